@@ -1,0 +1,329 @@
+"""Every metric of a worker, declared once, and their exposition.
+
+`Metrics` is the catalogue: each attribute of the class is one family's declaration and,
+on an object, the family itself. docs/metrics.md is generated from `CATALOGUE`. There is
+no global registry: a worker has one `Metrics`, which is passed to whoever counts.
+
+This module must not know what is counted where; label values come from closed sets or
+from the loaded event types, never from what a client sent.
+
+Source: OpenMetrics 1.0; the Prometheus text format 0.0.4.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CollectorRegistry,
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from ingest.errors import CATALOGUE as ERRORS
+from ingest.metrics_families import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAM,
+    OPEN,
+    Family,
+    counter,
+    counters,
+    gauge,
+    gauges,
+    histogram,
+    histograms,
+)
+
+#: Plain stdlib logging: the log writer counts its lines here, so it stands above this module.
+log = logging.getLogger(__name__)
+
+#: 100 µs · 2ⁿ to 26 s: an answer takes a commit at best and a handler's time at worst.
+LATENCY_BUCKETS = (
+    0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512,
+    0.1024, 0.2048, 0.4096, 0.8192, 1.6384, 3.2768, 6.5536, 13.1072, 26.2144,
+)  # fmt: skip
+#: 1 ms · 2ⁿ to 8 s with finer steps below: a good disk syncs in a fraction of one.
+DISK_BUCKETS = (
+    0.000125, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064,
+    0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192,
+)  # fmt: skip
+#: 1 to 65,536 records.
+COUNT_BUCKETS = tuple(float(4**n) for n in range(9))
+#: 1 KiB to 64 MiB.
+SIZE_BUCKETS = tuple(float(1024 * 4**n) for n in range(9))
+
+
+class Metrics:
+    """The metrics of one worker."""
+
+    # -- requests -----------------------------------------------------------------
+    requests = counters(
+        "Requests answered, by event type (`-`: none) and status.",
+        "Look at the status: 4xx is the producers' to correct, 5xx ours; see `ingest_errors`.",
+        type=OPEN,
+        status=OPEN,
+    )
+    errors = counters(
+        "Errors answered, by the code that also stands in the answer and the log.",
+        "docs/errors.md says what to do about each code.",
+        code=tuple(ERRORS),
+    )
+    request_bytes = counter(
+        "Bytes of request bodies taken in.",
+        "Nothing by itself; growth without more events means larger events.",
+    )
+    response_bytes = counter("Bytes of answers handed to the kernel.", "Nothing by itself.")
+    request_duration = histogram(
+        "Seconds from a request's last byte to its answer.",
+        "Compare `ingest_journal_commit_seconds` (disk), `ingest_pool_wait_seconds` (too much "
+        "at once) and `ingest_handler_seconds` (legacy code); the one that rose too is the cause.",
+        LATENCY_BUCKETS,
+        "seconds",
+    )
+    events_accepted = counters(
+        "Events made durable and acknowledged, by type.",
+        "When it falls, producers have stopped or are refused; see `ingest_requests`.",
+        type=OPEN,
+    )
+    events_rejected = counters(
+        "Events refused, by type and reason.",
+        "Read the `errors` of the answers: a producer sends what the schema or handler refuses.",
+        type=OPEN,
+        reason=("malformed", "schema", "handler", "too_large"),
+    )
+    timeouts = counters(
+        "Time limits that expired, by kind.",
+        "`header`, `body`, `write`: slow or hostile peers. `idle`: normal. `handler`: make it "
+        "faster or raise `handler_timeout_seconds`.",
+        kind=("header", "body", "idle", "write", "handler"),
+    )
+
+    # -- connections --------------------------------------------------------------
+    connections = gauge(
+        "Open client connections.",
+        "Near `connections_max`: lower `idle_timeout_seconds`, or add workers.",
+    )
+    connections_opened = counter(
+        "Connections accepted.", "Rising as fast as requests: producers do not keep them alive."
+    )
+    connections_closed = counters(
+        "Connections ended, by reason.",
+        "`protocol`, `error`: malformed requests and resets; look at the access log.",
+        reason=("client", "idle", "timeout", "error", "limit", "drain", "protocol"),
+    )
+    connections_refused = counter(
+        "Connections answered 503 and closed because `connections_max` were open.",
+        "Raise `connections_max` (and the descriptor limit), or add workers.",
+    )
+    head_cache_misses = counter(
+        "Request heads that had to be parsed because they were not in the head cache.",
+        "Near the request rate: heads differ in each request; see `head_cache_entries`.",
+    )
+    head_cache_entries = gauge("Request heads in the head cache.", "Nothing; it is bounded.")
+
+    # -- pool ---------------------------------------------------------------------
+    pool_size = gauge("Slots of the request pool.", "Nothing; it is the setting.")
+    pool_in_use = gauge(
+        "Pool slots in use.",
+        "At `ingest_pool_size` for long: the disk or a handler is slower than the producers.",
+    )
+    pool_waiting = gauge(
+        "Requests in line for a pool slot.",
+        "As for `ingest_pool_in_use`; past `pool_queue_max` requests are refused.",
+    )
+    pool_wait_seconds = histogram(
+        "Seconds a request stood in line for a pool slot.",
+        "Make handlers faster, raise `pool_size`, or add workers.",
+        LATENCY_BUCKETS,
+    )
+    pool_refused = counter(
+        "Requests refused because the line for the pool was full.",
+        "Add workers or machines, or slow the producers; each got 503 with Retry-After.",
+    )
+    pool_runs = counter(
+        "Runs in which resident greenlets drained the work queue.",
+        "Nothing by itself; requests per run is how well work is batched.",
+    )
+
+    # -- handlers -----------------------------------------------------------------
+    handler_seconds = histograms(
+        "Seconds a handler took for one event, by type.",
+        "Make the handler faster; what it waits for is usually another service.",
+        LATENCY_BUCKETS,
+        type=OPEN,
+    )
+    handler_errors = counters(
+        "Handlers that raised something other than Reject, by type.",
+        "Read the traceback in the log under the request id of the answer.",
+        type=OPEN,
+    )
+
+    # -- journal ------------------------------------------------------------------
+    journal_commits = counter(
+        "Commits: one write and, unless `ack: write`, one fdatasync.", "Nothing by itself."
+    )
+    journal_commit_records = histogram(
+        "Records in one commit.",
+        "Small under load: producers wait for each answer; batch or pipeline requests.",
+        COUNT_BUCKETS,
+    )
+    journal_commit_bytes = histogram(
+        "Bytes of one commit.", "Nothing by itself; bounded by `commit_max_bytes`.", SIZE_BUCKETS
+    )
+    journal_commit_seconds = histogram(
+        "Seconds from the start of a commit's write to its end.",
+        "The disk is slow or shared; see `ingest_journal_sync_seconds`.",
+        DISK_BUCKETS,
+    )
+    journal_sync_seconds = histogram(
+        "Seconds of one fdatasync.",
+        "Move `data` to a faster disk, or one that is not shared; check its health.",
+        DISK_BUCKETS,
+    )
+    journal_bytes = counter("Bytes written to the journal.", "Nothing by itself.")
+    journal_records = counter("Records written to the journal.", "Nothing by itself.")
+    journal_pending_records = gauge(
+        "Records that wait for their commit.", "The disk is slower than the producers."
+    )
+    journal_pending_bytes = gauge(
+        "Bytes that wait for their commit.",
+        "The disk is slower than the producers; past `journal_pending_max_bytes` requests get 503.",
+    )
+    journal_segments = gauge(
+        "Journal segments on disk.",
+        "Each takes up to `segment_max_bytes`; move old ones away before the disk is full.",
+    )
+    journal_next_offset = gauge(
+        "Offset of the next record.", "When it stands still, nothing is stored."
+    )
+    journal_failures = counters(
+        "File operations of the journal that failed, by operation.",
+        "Any is urgent: check the disk and the log. Nothing acknowledged was lost; producers "
+        "got 503 or 507.",
+        operation=("open", "write", "sync", "rotate", "close"),
+    )
+    journal_torn_bytes = counter(
+        "Bytes that recovery cut off the journal's end; they were never acknowledged.",
+        "Normal after a crash or power loss; otherwise check the disk.",
+    )
+    journal_free_bytes = gauge(
+        "Free bytes of the journal's file system.",
+        "When it falls to `disk_reserve_bytes`, events are refused with 507: free space.",
+    )
+
+    # -- the process --------------------------------------------------------------
+    hub_lag_seconds = histogram(
+        "Seconds a timer of the event loop ran late.",
+        "Something blocks the event loop: a handler in C code or computing; or the CPU is full.",
+        LATENCY_BUCKETS,
+    )
+    hub_lag_last_seconds = gauge(
+        "Seconds the last timer of the event loop ran late.", "As for `ingest_hub_lag_seconds`."
+    )
+    log_lines = counters(
+        "Log lines made, by level.",
+        "Read them: `error` and `critical` need a person.",
+        level=("debug", "info", "warning", "error", "critical"),
+    )
+    log_lines_dropped = counter(
+        "Log lines lost because their reader did not keep up, or could not be written.",
+        "Look at what reads stderr; lower `access_log`, or raise `log_queue_max`.",
+    )
+    unhandled_errors = counters(
+        "Errors that nobody expected, by place.",
+        "Each is a fault of ours: its traceback is in the log; report it.",
+        where=OPEN,
+    )
+    ready = gauge("1 while `/readyz` answers 200.", "0: `/readyz?verbose` says why.")
+    info = gauges("Always 1; the version is a label.", "Nothing.", version=OPEN)
+
+    def __init__(self) -> None:
+        for family in CATALOGUE:
+            setattr(self, family.attribute, family.build())
+        registry = CollectorRegistry()
+        registry.register(_Exposition(self))
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._registry = registry
+
+    def render(self, accept: str | None = None) -> tuple[bytes, str]:
+        """The exposition and its content type.
+
+        Args:
+            accept: the request's Accept field; OpenMetrics if it asks for it,
+                otherwise the Prometheus text format.
+        """
+        encoder, content_type = _choose(accept or "")
+        return encoder(self._registry), content_type
+
+
+#: Every family in the order of its declaration.
+CATALOGUE: tuple[Family, ...] = tuple(
+    declared for declared in vars(Metrics).values() if isinstance(declared, Family)
+)
+
+_CONTENT_TYPE = re.compile(r"[ -~]{1,200}")
+
+
+def _choose(accept: str) -> tuple[Any, str]:
+    try:
+        encoder, content_type = choose_encoder(accept)
+    except TypeError:
+        # The chooser compares version numbers, and a client may send `version=x`.
+        return choose_encoder("")
+    # It also echoes the client's version, which must not become any byte of our answer.
+    return (encoder, content_type) if _CONTENT_TYPE.fullmatch(content_type) else choose_encoder("")
+
+
+class _Exposition(Collector):
+    """Shows the cells to prometheus_client, which makes the text of them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        for family in CATALOGUE:
+            yield self._metric(family)
+
+    def _metric(self, family: Family) -> Metric:
+        held = getattr(self._metrics, family.attribute)
+        # A scrape may run while another thread adds a cell: the list is made in one step.
+        cells = list(held.items()) if family.labels else [((), held)]
+        metric: Any = _METRICS[family.kind](
+            family.name, family.help, labels=family.labels, unit=family.unit
+        )
+        for values, cell in cells:
+            if family.kind == HISTOGRAM:
+                buckets = [(floatToGoString(bound), count) for bound, count in cell.buckets()]
+                metric.add_metric(values, buckets, cell.sum)
+                continue
+            try:
+                value = cell.read()
+            except Exception as error:  # one gauge must not fail the scrape
+                self._metrics.unhandled_errors.cell("metrics").value += 1
+                log.error(
+                    "metrics.function_failed",
+                    exc_info=error,
+                    extra={"metric": family.full_name},
+                )
+                continue
+            metric.add_metric(values, value)
+        return cast(Metric, metric)
+
+
+_METRICS: dict[str, Any] = {
+    COUNTER: CounterMetricFamily,
+    GAUGE: GaugeMetricFamily,
+    HISTOGRAM: HistogramMetricFamily,
+}
