@@ -1,0 +1,413 @@
+"""Every setting of the gateway, declared once.
+
+Flags, environment variables, the keys of `ingest.yaml`, `--help`, docs/settings.md and the
+attributes below all come from the fields of `Settings`. To add a setting, add a field.
+This module must not know how the settings are used, nor read the process or the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+from ingest import settings_sources
+from ingest.settings_sources import Problem
+from ingest.settings_values import (
+    UNIT_SUFFIXES,
+    Kind,
+    Setting,
+    check_bind,
+    check_uri_reference,
+)
+
+T = TypeVar("T")
+
+#: Sections in the order of --help and docs/settings.md, each with a line of introduction.
+SECTIONS: Mapping[str, str] = {
+    "server": "Where it listens.",
+    "paths": "What it reads and where it stores; relative to the working directory.",
+    "durability": "When an event counts as stored, and how much may wait for that.",
+    "json": "What is accepted as an event.",
+    "http": "Bounds on what one request may hold.",
+    "time": "How long a client may take.",
+    "connections": "How many clients there may be.",
+    "pool": "How much is worked on at once. Beyond it clients wait, then are told to retry.",
+    "shutdown": "What happens on SIGTERM and SIGINT.",
+    "logs": "What is logged about requests.",
+    "identity": "What stored events say about where they came from.",
+}
+
+#: A time limit of zero would refuse everybody; whoever wants none writes a long one.
+SHORTEST_TIMEOUT_SECONDS = 0.001
+
+
+class SettingsError(Exception):
+    """The settings cannot be used.
+
+    Args:
+        problems: all that is wrong, not only the first.
+        usable: the settings with a stand-in (a weaker source or the default) for each that
+            is wrong, so that `check` can look at the rest too.
+    """
+
+    def __init__(self, problems: list[Problem], usable: Settings) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = problems
+        self.usable = usable
+
+
+def _setting(
+    default: T,
+    section: str,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    placeholder: str = "TEXT",
+    check: Callable[[str], None] | None = None,
+) -> T:
+    """Declare a field of `Settings`; its kind follows from its type and its name's unit."""
+    declaration = {
+        "section": section,
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "placeholder": placeholder,
+        "check": check,
+    }
+    return field(default=default, metadata=declaration)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved settings, read as attributes. `Settings()` holds the defaults."""
+
+    # -- server ----------------------------------------------------------------------------
+    bind: str = _setting(
+        "127.0.0.1:8080",
+        "server",
+        "Address to listen on, host:port or [v6]:port. Port 0 takes a free one.",
+        placeholder="ADDRESS",
+        check=check_bind,
+    )
+    workers: int = _setting(
+        1,
+        "server",
+        "Worker processes. This version serves from one.",
+        minimum=1,
+        maximum=1,
+    )
+    backlog: int = _setting(
+        4096,
+        "server",
+        "Connections the kernel holds until they are accepted; it caps this at net.core.somaxconn.",
+        minimum=1,
+        maximum=65535,
+    )
+
+    # -- paths -----------------------------------------------------------------------------
+    schemas: str = _setting(
+        "schemas",
+        "paths",
+        "Directory of the event types, one JSON Schema each.",
+        placeholder="DIR",
+    )
+    handlers: str = _setting(
+        "handlers",
+        "paths",
+        "Directory of the handlers, one <type>.py each. It may be missing.",
+        placeholder="DIR",
+    )
+    data: str = _setting(
+        "data",
+        "paths",
+        "Directory of the journal; made at start. One process at a time may hold it.",
+        placeholder="DIR",
+    )
+    config: str = _setting(
+        "ingest.yaml",
+        "paths",
+        "Settings file, `name: value` lines. It may be missing unless it is named.",
+        placeholder="FILE",
+    )
+    log_config: str = _setting(
+        "logging.yaml",
+        "paths",
+        "Logging configuration in the form of Python's dictConfig. It may be missing unless "
+        "it is named; then a built-in one applies.",
+        placeholder="FILE",
+    )
+
+    # -- durability ------------------------------------------------------------------------
+    ack: Literal["fsync", "write"] = _setting(
+        "fsync",
+        "durability",
+        "When an event is answered 202: fsync, when it is on the disk; write, when the kernel "
+        "has it, so that a power cut may lose the last second. A type may choose its own.",
+    )
+    segment_max_bytes: int = _setting(
+        128 << 20,
+        "durability",
+        "Size at which the journal starts its next file.",
+        minimum=1024,
+    )
+    segment_max_age_seconds: float = _setting(
+        3600.0,
+        "durability",
+        "Age at which the journal starts its next file; 0 for never.",
+        minimum=0,
+    )
+    commit_max_bytes: int = _setting(
+        4 << 20,
+        "durability",
+        "Most that one commit writes, so that no client waits for a very long one.",
+        minimum=1024,
+    )
+    journal_pending_max_bytes: int = _setting(
+        64 << 20,
+        "durability",
+        "Most that may wait for a commit; beyond it requests are answered 503.",
+        minimum=1024,
+    )
+    disk_reserve_bytes: int = _setting(
+        256 << 20,
+        "durability",
+        "Free space below which events are answered 507, so that the disk never fills up.",
+        minimum=0,
+    )
+
+    # -- json ------------------------------------------------------------------------------
+    json_decoder: Literal["orjson", "ujson"] = _setting(
+        "orjson",
+        "json",
+        "orjson is strict RFC 8259. ujson accepts what some legacy producers send, such as "
+        "[-01] or a raw newline in a string, and stores such events encoded anew.",
+    )
+    duplicate_keys: Literal["accept", "reject"] = _setting(
+        "accept",
+        "json",
+        "An object that has a name twice: accept it (the last one counts), or answer 400; "
+        "the latter with json_decoder orjson only.",
+    )
+    json_depth_max: int = _setting(
+        128, "json", "Deepest nesting of objects and arrays.", minimum=1, maximum=512
+    )
+    event_max_bytes: int = _setting(
+        1 << 20,
+        "json",
+        "Largest event, as it is sent; beyond it 413. A type may choose its own.",
+        minimum=1,
+    )
+    batch_events_max: int = _setting(
+        100_000, "json", "Most events in one request; beyond it 413.", minimum=1
+    )
+    errors_max: int = _setting(
+        100,
+        "json",
+        "Most faults that one answer explains; it always says how many there are.",
+        minimum=1,
+        maximum=10_000,
+    )
+
+    # -- http ------------------------------------------------------------------------------
+    request_line_max_bytes: int = _setting(
+        8192, "http", "Longest request line; beyond it 414.", minimum=64
+    )
+    headers_max_bytes: int = _setting(
+        32768, "http", "Longest head, all its fields together; beyond it 431.", minimum=256
+    )
+    header_count_max: int = _setting(
+        100, "http", "Most header fields; beyond it 431.", minimum=1, maximum=10_000
+    )
+    request_body_max_bytes: int = _setting(
+        16 << 20, "http", "Largest request body, as it is sent; beyond it 413.", minimum=1
+    )
+    head_cache_entries: int = _setting(
+        1024,
+        "http",
+        "Request heads kept parsed, because clients repeat them; 0 for none.",
+        minimum=0,
+        maximum=1_000_000,
+    )
+
+    # -- time ------------------------------------------------------------------------------
+    header_timeout_seconds: float = _setting(
+        10.0,
+        "time",
+        "Time for a request's head, from its first byte; then 408.",
+        minimum=SHORTEST_TIMEOUT_SECONDS,
+    )
+    body_timeout_seconds: float = _setting(
+        60.0,
+        "time",
+        "Time for a request's body, from the end of its head; then 408.",
+        minimum=SHORTEST_TIMEOUT_SECONDS,
+    )
+    idle_timeout_seconds: float = _setting(
+        75.0,
+        "time",
+        "Time a connection is kept between requests; then it is closed without an answer.",
+        minimum=SHORTEST_TIMEOUT_SECONDS,
+    )
+    write_timeout_seconds: float = _setting(
+        30.0,
+        "time",
+        "Time a client may leave its answers unread; then its connection is closed.",
+        minimum=SHORTEST_TIMEOUT_SECONDS,
+    )
+
+    # -- connections -----------------------------------------------------------------------
+    connections_max: int = _setting(
+        16384,
+        "connections",
+        "Most connections at a time; further ones are answered 503 and closed.",
+        minimum=1,
+        maximum=1_000_000,
+    )
+
+    # -- pool ------------------------------------------------------------------------------
+    pool_size: int = _setting(
+        4096,
+        "pool",
+        "Most requests between decoding and answer.",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    pool_residents: int = _setting(
+        4,
+        "pool",
+        "Greenlets that work on event types without a handler, so that one huge batch does not "
+        "hold up the rest.",
+        minimum=1,
+        maximum=1024,
+    )
+    pool_queue_max: int = _setting(
+        4096,
+        "pool",
+        "Most requests that wait for a place in the pool; beyond it 503 with Retry-After.",
+        minimum=0,
+        maximum=1_000_000,
+    )
+    handler_timeout_seconds: float = _setting(
+        30.0,
+        "pool",
+        "Time one call of a handler may take; then 504.",
+        minimum=SHORTEST_TIMEOUT_SECONDS,
+    )
+    retry_after_seconds: float = _setting(
+        1.0,
+        "pool",
+        "Retry-After of a 503, in whole seconds and at least one.",
+        minimum=1,
+        maximum=86400,
+    )
+
+    # -- shutdown --------------------------------------------------------------------------
+    drain_delay_seconds: float = _setting(
+        0.0,
+        "shutdown",
+        "Time between /readyz turning 503 and the end of accepting, for load balancers to see it.",
+        minimum=0,
+    )
+    drain_timeout_seconds: float = _setting(
+        30.0,
+        "shutdown",
+        "Time for requests in flight after that; then their connections are cut, unanswered.",
+        minimum=0,
+    )
+
+    # -- logs ------------------------------------------------------------------------------
+    access_log: Literal["off", "errors", "sample", "all"] = _setting(
+        "errors",
+        "logs",
+        "Which requests are logged: none, those answered 400 and above, these and a share of "
+        "the rest, or all.",
+    )
+    access_log_sample: float = _setting(
+        0.01, "logs", "Share of requests for access_log sample.", minimum=0, maximum=1
+    )
+    log_queue_max: int = _setting(
+        10_000,
+        "logs",
+        "Most log lines that wait to be written; beyond it they are dropped and counted.",
+        minimum=1,
+        maximum=10_000_000,
+    )
+
+    # -- identity --------------------------------------------------------------------------
+    source: str = _setting(
+        "/ingest",
+        "identity",
+        "CloudEvents attribute source of stored events, a URI-reference.",
+        placeholder="URI",
+        check=check_uri_reference,
+    )
+
+    #: Where each setting that is not at its default was named: name → `--ack`,
+    #: `INGEST_ACK`, `ingest.yaml:3`. No setting itself.
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def resolve(
+        cls,
+        flags: Mapping[str, str],
+        environ: Mapping[str, str],
+        file_text: str | None,
+        file_name: str,
+    ) -> Settings:
+        """Make the settings of a process out of its inputs; flag > environment > file > default.
+
+        Args:
+            flags: setting name → text, of the flags that were given.
+            environ: the process's environment; `INGEST_*` is read.
+            file_text: content of the settings file, None where there is none.
+            file_name: its name, for messages.
+
+        Raises:
+            SettingsError: with every problem of every source.
+        """
+        found = settings_sources.resolve(SETTINGS, flags, environ, file_text, file_name)
+        values: dict[str, Any] = found.values
+        settings = cls(**values, origins=found.origins)
+        problems = found.problems + settings._disagreements()
+        if problems:
+            raise SettingsError(problems, settings)
+        return settings
+
+    def _disagreements(self) -> list[Problem]:
+        """Settings that are fine each for itself and cannot stand together."""
+        if self.json_decoder == "orjson" or self.duplicate_keys == "accept":
+            return []
+        message = f"duplicate_keys reject does not go with json_decoder {self.json_decoder}"
+        return [Problem("duplicate_keys", self.origins["duplicate_keys"], message)]
+
+
+def _declarations() -> tuple[Setting, ...]:
+    hints = get_type_hints(Settings)
+    defaults: Any = Settings()
+    return tuple(
+        Setting(
+            name=declared.name,
+            kind=_kind(declared.name, hints[declared.name]),
+            default=getattr(defaults, declared.name),
+            choices=get_args(hints[declared.name]),
+            **declared.metadata,
+        )
+        for declared in fields(Settings)
+        if declared.metadata
+    )
+
+
+def _kind(name: str, hint: Any) -> Kind:
+    if get_args(hint):
+        return "choice"
+    for suffix, kind in UNIT_SUFFIXES.items():
+        if name.endswith(suffix):
+            return kind
+    kinds: dict[Any, Kind] = {str: "text", int: "integer", float: "number"}
+    return kinds[hint]
+
+
+#: Every setting, in the order of --help and docs/settings.md.
+SETTINGS: tuple[Setting, ...] = _declarations()

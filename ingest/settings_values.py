@@ -1,0 +1,249 @@
+"""What one setting is, and how its text becomes a value and back.
+
+Durations, sizes and addresses are read here and nowhere else. PURE: this module must not
+know where a text came from (flag, environment, file) nor which settings exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from ipaddress import IPv6Address
+from typing import Literal
+
+Value = str | int | float
+Kind = Literal["text", "choice", "integer", "number", "size", "duration"]
+
+#: Suffix of a name → what is dropped for its flag: `--header-timeout 10s` reads better than
+#: `--header-timeout-seconds 10s`, and the value says its unit itself.
+UNIT_SUFFIXES: dict[str, Kind] = {"_bytes": "size", "_seconds": "duration"}
+
+#: Decimal and binary units are told apart, as IEC 80000-13 does.
+SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+DURATION_UNITS = {
+    "": Decimal(1),
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
+#: Bounds for every value of a kind, so that no timer or allocation overflows.
+SIZE_LIMIT = 2**50
+DURATION_LIMIT = 366 * 86400
+TEXT_LIMIT = 4096
+#: How much of a wrong value an error repeats.
+ECHO_LIMIT = 80
+
+_QUANTITY = re.compile(r"(-?[0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]{0,3})")
+_BIND = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
+_URI_CHARACTERS = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
+_URI_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One declared setting.
+
+    Attributes:
+        name: key in the settings file and attribute of `Settings`.
+        section: heading it stands under in --help and docs/settings.md.
+        kind: how its text is read.
+        default: its value when nothing names it.
+        help: one or two sentences for an operator.
+        minimum: smallest value, in bytes or seconds where the kind has a unit.
+        maximum: largest value, likewise.
+        choices: all values of a `choice`.
+        placeholder: what stands for a text in --help.
+        check: a further constraint on the value; raises ValueError with it in words.
+    """
+
+    name: str
+    section: str
+    kind: Kind
+    default: Value
+    help: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    placeholder: str = "TEXT"
+    check: Callable[[str], None] | None = None
+
+    @property
+    def flag(self) -> str:
+        """Its command-line flag, such as `--header-timeout`."""
+        short = self.name
+        for suffix in UNIT_SUFFIXES:
+            short = short.removesuffix(suffix)
+        return "--" + short.replace("_", "-")
+
+    @property
+    def env(self) -> str:
+        """Its environment variable, such as `INGEST_HEADER_TIMEOUT_SECONDS`."""
+        return "INGEST_" + self.name.upper()
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value in --help."""
+        if self.choices:
+            return "|".join(self.choices)
+        return {"text": self.placeholder, "integer": "N", "number": "X"}.get(
+            self.kind, self.kind.upper()
+        )
+
+    def parse(self, text: str) -> Value:
+        """Read a value.
+
+        Args:
+            text: as written by the operator.
+
+        Raises:
+            ValueError: the constraint it does not meet, as words that follow the
+                setting's name: "must be at least 1".
+        """
+        text = text.strip()
+        if not text:
+            raise ValueError("must not be empty; leave it out to get the default")
+        if self.kind in ("text", "choice"):
+            self._check_text(text)
+            return text
+        value = self._parse_quantity(text)
+        if self.minimum is not None and value < self.minimum:
+            raise ValueError(f"must be at least {self.show(self.minimum)}")
+        if self.maximum is not None and value > self.maximum:
+            raise ValueError(f"must be at most {self.show(self.maximum)}")
+        return value
+
+    def _check_text(self, text: str) -> None:
+        if self.choices and text not in self.choices:
+            raise ValueError(f"must be {' or '.join(self.choices)}")
+        if len(text) > TEXT_LIMIT:
+            raise ValueError(f"must be at most {TEXT_LIMIT} characters")
+        if not text.isprintable():
+            raise ValueError("must not contain control characters")
+        if self.check is not None:
+            self.check(text)
+
+    def _parse_quantity(self, text: str) -> int | float:
+        if self.kind == "size":
+            return parse_size(text)
+        if self.kind == "duration":
+            return parse_duration(text)
+        match = _QUANTITY.fullmatch(text)
+        whole = self.kind == "integer"
+        if match is None or match[2] or (whole and "." in match[1]):
+            raise ValueError(f"must be a {'whole ' if whole else ''}number")
+        return int(match[1]) if whole else float(match[1])
+
+    def show(self, value: Value) -> str:
+        """A value as one would write it: `128MiB`, `500ms`, `fsync`."""
+        if self.kind == "size":
+            return format_size(int(value))
+        if self.kind == "duration":
+            return format_duration(float(value))
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes: `4096`, `64KiB`, `1.5GiB`, `1MB`.
+
+    Raises:
+        ValueError: it is none, or not a whole number of bytes, or above 1 PiB.
+    """
+    match = _QUANTITY.fullmatch(text)
+    factor = SIZE_UNITS.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise ValueError("must be a size such as 4096, 64KiB, 1MiB, 1GiB or 1MB")
+    size = Decimal(match[1]) * factor
+    if size != size.to_integral_value():
+        raise ValueError("must be a whole number of bytes")
+    if size > SIZE_LIMIT:
+        raise ValueError("must be at most 1024TiB")
+    return int(size)
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration: `10`, `0.5`, `500ms`, `10s`, `5m`, `1h`, `7d`.
+
+    Returns:
+        seconds.
+
+    Raises:
+        ValueError: it is none, or longer than 366 days.
+    """
+    match = _QUANTITY.fullmatch(text)
+    factor = DURATION_UNITS.get(match[2]) if match else None
+    if match is None or factor is None:
+        raise ValueError("must be a duration such as 500ms, 10s, 5m or 1h")
+    seconds = Decimal(match[1]) * factor
+    if seconds > DURATION_LIMIT:
+        raise ValueError("must be at most 366d")
+    return float(seconds)
+
+
+def format_size(size: int) -> str:
+    """Bytes in the largest binary unit that divides them: 65536 → `64KiB`."""
+    for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds in the largest unit that divides them: 3600 → `1h`, 0.5 → `500ms`."""
+    exact = Decimal(str(seconds))
+    for unit in ("d", "h", "m", "s", "ms"):
+        if exact and exact % DURATION_UNITS[unit] == 0:
+            return f"{int(exact / DURATION_UNITS[unit])}{unit}"
+    return f"{seconds:g}s"
+
+
+def echo(text: str) -> str:
+    """A wrong value as an error repeats it: quoted, printable, bounded."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= ECHO_LIMIT else quoted[: ECHO_LIMIT - 1] + "…"
+
+
+def check_bind(text: str) -> None:
+    """A listening address: `host:port` or `[v6]:port`; port 0 takes a free one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _BIND.fullmatch(text)
+    if match is None:
+        raise ValueError("must be host:port or [v6]:port, such as 0.0.0.0:8080 or [::]:8080")
+    if int(match["port"]) > 65535:
+        raise ValueError("must have a port from 0 to 65535")
+    if match["v6"] is not None:
+        try:
+            IPv6Address(match["v6"])
+        except ValueError:
+            raise ValueError("must have an IPv6 address between its brackets") from None
+
+
+def check_uri_reference(text: str) -> None:
+    """A URI-reference (RFC 3986 section 4.1), as the CloudEvents attribute `source` must be.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if _URI_CHARACTERS.fullmatch(text) is None or text.count("#") > 1:
+        raise ValueError("must be a URI-reference (RFC 3986), such as /ingest or https://a.example")
+    # Section 4.2: before the first slash, a colon ends a scheme or does not stand at all.
+    scheme, colon, _ = re.split(r"[/?#]", text, maxsplit=1)[0].partition(":")
+    if colon and _URI_SCHEME.fullmatch(scheme) is None:
+        raise ValueError(f"must be a URI-reference (RFC 3986): {echo(scheme)} is no scheme")
