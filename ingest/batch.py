@@ -1,0 +1,148 @@
+"""The outcome of a request with many events: what got in, what did not and why.
+
+PURE: no sockets, no clock, no journal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ingest.codec import DecodeError, dumps
+
+if TYPE_CHECKING:
+    from ingest.routes import Target
+    from ingest.validation import Validator
+
+
+class Fault(NamedTuple):
+    """One thing wrong with one event.
+
+    Attributes:
+        position: index of the event in the request, from 0; -1 when there is only one.
+        pointer: JSON Pointer (RFC 6901) into the event, `""` for the whole of it.
+        keyword: the schema keyword that failed, or `json`, `max_event_bytes`, `handler`.
+        message: for a person.
+    """
+
+    position: int
+    pointer: str
+    keyword: str
+    message: str
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in an answer."""
+        document = {"pointer": self.pointer, "keyword": self.keyword, "message": self.message}
+        return document if self.position < 0 else {"index": self.position, **document}
+
+
+def fault_members(faults: list[Fault], total: int) -> dict[str, Any]:
+    """The members `errors` and `errors_total` of an answer; the list may be cut."""
+    return {"errors": [fault.document() for fault in faults], "errors_total": total}
+
+
+def split_lines(body: bytes) -> list[bytes]:
+    """The lines of NDJSON that hold anything.
+
+    Only LF ends a line (a CR before it is JSON white space); lines of nothing but
+    white space are passed over, as the NDJSON specification allows.
+    """
+    lines = body.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    # isspace is asked only of lines that could be blank: a JSON text that starts with
+    # white space is rare, and a line's first byte tells the others apart.
+    return [line for line in lines if line and (line[0] > 32 or line.strip(b" \t\r"))]
+
+
+class Batch:
+    """Collects the outcome event by event.
+
+    Args:
+        errors_max: how many faults are kept to be listed; all are counted.
+        size: how many events the request holds.
+
+    Attributes:
+        ids: the id of each event by position, None for those that did not get in.
+    """
+
+    __slots__ = (
+        "_errors_max", "faults", "faults_total", "ids", "malformed_count", "rejected_count",
+        "too_large_count", "violation_count",
+    )  # fmt: skip
+
+    def __init__(self, errors_max: int, size: int) -> None:
+        self._errors_max = errors_max
+        self.ids: list[bytes | None] = [None] * size
+        self.faults: list[Fault] = []
+        self.faults_total = 0
+        self.malformed_count = 0
+        self.violation_count = 0
+        self.rejected_count = 0
+        self.too_large_count = 0
+
+    @property
+    def rejected(self) -> int:
+        """How many events did not get in."""
+        return (
+            self.malformed_count + self.violation_count + self.rejected_count + self.too_large_count
+        )
+
+    def _add(self, fault: Fault) -> None:
+        self.faults_total += 1
+        if len(self.faults) < self._errors_max:
+            self.faults.append(fault)
+
+    def malformed(self, index: int, error: DecodeError) -> None:
+        """The event is not JSON."""
+        self.malformed_count += 1
+        self._add(Fault(index, "", "json", f"{error.message} (column {error.column})"))
+
+    def too_large(self, index: int, size: int, limit: int) -> None:
+        """The event is longer than its type allows; sizes in bytes."""
+        self.too_large_count += 1
+        self._add(Fault(index, "", "max_event_bytes", f"{size} bytes; at most {limit}"))
+
+    def violation(self, index: int, validator: Validator, value: Any) -> None:
+        """The event does not match its schema."""
+        self.violation_count += 1
+        left = self._errors_max - len(self.faults)
+        if left <= 0:
+            self.faults_total += 1  # not explained: explaining costs 100 times the verdict
+            return
+        faults, total = validator.explain(value, left)
+        for pointer, keyword, message in faults:
+            self._add(Fault(index, pointer, keyword, message))
+        self.faults_total += total - len(faults)
+
+    def handler_rejected(self, index: int, pointer: str, reason: str) -> None:
+        """The type's handler raised Reject."""
+        self.rejected_count += 1
+        self._add(Fault(index, pointer, "handler", reason))
+
+    def count(self, target: Target) -> None:
+        """Add the refused events to the counters of their type."""
+        target.rejected_malformed.value += self.malformed_count
+        target.rejected_schema.value += self.violation_count
+        target.rejected_handler.value += self.rejected_count
+        target.rejected_too_large.value += self.too_large_count
+
+    def answer(self, list_ids: bool) -> bytes:
+        """The body of a 202 or 207.
+
+        Args:
+            list_ids: whether `ids` stands in it: by position, null where refused.
+        """
+        rejected = self.rejected
+        parts = [b'{"accepted":%d,"rejected":%d' % (len(self.ids) - rejected, rejected)]
+        if list_ids:
+            parts.append(b',"ids":[')
+            if rejected:
+                parts.append(b",".join(b'"%s"' % i if i is not None else b"null" for i in self.ids))
+            elif self.ids:
+                parts += (b'"', b'","'.join(self.ids), b'"')  # type: ignore[arg-type]
+            parts.append(b"]")
+        if rejected:
+            members = dumps(fault_members(self.faults, self.faults_total))
+            parts += (b",", members[1:-1])
+        parts.append(b"}\n")
+        return b"".join(parts)

@@ -1,0 +1,1 @@
+"""Legacy synchronous code: loading `handlers/<type>.py` and running it for events."""

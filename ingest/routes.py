@@ -1,0 +1,307 @@
+"""From a request's head to what is to be done with it: its plan.
+
+All that can be judged by the head is judged here, before the body is read and before
+`100 Continue` is sent: path, method, media type, content coding, presence of a body.
+Plans for event types are built once, when the schemas are loaded; a head that is
+cached keeps its plan.
+
+This module must not know sockets or the journal.
+
+Source: RFC 9110 sections 8.3 (Content-Type), 15.5.6 (405 with Allow), 15.5.16 (415);
+RFC 5789 section 3.1 (Accept-Post's model, W3C LDP 7.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from ingest.errors import IngestError
+from ingest.http.head import Head
+from ingest.metrics import Metrics
+from ingest.metrics_cells import Cell
+from ingest.registry import EventType, Registry
+
+JSON_TYPES = frozenset({"application/json"})
+NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+#: What every event route takes, for the Accept-Post field of a 415.
+EVENT_MEDIA = "application/json, application/x-ndjson, application/ndjson, application/jsonl"
+BATCH_MEDIA = "application/json"
+
+
+class Target:
+    """An event type as the pipeline needs it: everything looked up once.
+
+    Attributes:
+        name: the type's name.
+        is_valid: the verdict on a decoded event.
+        validator: explains a verdict.
+        event_max_bytes: size limit of one event.
+        sync: answer after fdatasync (True) or after write.
+        handler: legacy code to run before the answer, or None.
+        accepted, …: the counters of this type.
+    """
+
+    __slots__ = (
+        "accepted", "dataschema", "event_max_bytes", "event_type", "handler", "is_valid", "middle",
+        "middle_ms", "name", "rejected_handler", "rejected_malformed", "rejected_schema",
+        "rejected_too_large", "sync", "validator",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        event_type: EventType,
+        handler: Any,
+        default_ack: str,
+        default_event_max_bytes: int,
+        metrics: Metrics,
+    ) -> None:
+        name = event_type.name
+        self.event_type = event_type
+        self.name = name
+        self.dataschema = event_type.dataschema
+        self.validator = event_type.validator
+        self.is_valid = event_type.validator.is_valid
+        self.event_max_bytes = event_type.options.max_event_bytes or default_event_max_bytes
+        self.sync = (event_type.options.ack or default_ack) == "fsync"
+        self.handler = handler
+        #: the pipeline's line template for the millisecond `middle_ms`
+        self.middle = b""
+        self.middle_ms = -1
+        self.accepted = metrics.events_accepted.cell(name)
+        self.rejected_malformed = metrics.events_rejected.cell(name, "malformed")
+        self.rejected_schema = metrics.events_rejected.cell(name, "schema")
+        self.rejected_handler = metrics.events_rejected.cell(name, "handler")
+        self.rejected_too_large = metrics.events_rejected.cell(name, "too_large")
+
+
+class Plan:
+    """What is to be done with a request.
+
+    Attributes:
+        immediate: answered from memory by the connection's own greenlet.
+        refusal: the error to answer, if the head already decides it.
+        endpoint: answers an exchange; for immediate plans.
+        submit: hands an exchange, which holds a slot, to the pool.
+        run: does the work within the pool.
+        target: the event type.
+        atomic: a batch is stored as a whole or not at all.
+        list_ids: the answer to a batch lists the ids.
+        type_name: the metric label.
+        accepted_answers: counter of 202 answers of this type.
+    """
+
+    __slots__ = (
+        "accepted_answers", "atomic", "endpoint", "immediate", "list_ids", "refusal", "run",
+        "submit", "target", "type_name",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        type_name: str = "-",
+        refusal: IngestError | None = None,
+        endpoint: Callable[[Any], None] | None = None,
+        submit: Callable[[Any], None] | None = None,
+        run: Callable[[Any], None] | None = None,
+        target: Target | None = None,
+        atomic: bool = False,
+        list_ids: bool = True,
+        accepted_answers: Cell | None = None,
+    ) -> None:
+        self.immediate = submit is None
+        self.refusal = refusal
+        self.endpoint: Any = endpoint
+        self.submit: Any = submit
+        self.run: Any = run
+        self.target: Any = target
+        self.atomic = atomic
+        self.list_ids = list_ids
+        self.type_name = type_name
+        self.accepted_answers: Any = accepted_answers
+
+
+class Ways:
+    """The three ways an event type is worked on, as the pipeline offers them."""
+
+    __slots__ = ("array", "event", "lines")
+
+    def __init__(
+        self,
+        event: Callable[[Any], None],
+        lines: Callable[[Any], None],
+        array: Callable[[Any], None],
+    ) -> None:
+        self.event = event
+        self.lines = lines
+        self.array = array
+
+
+class Router:
+    """Routes by exact path, then by the two parametrised ones.
+
+    Args:
+        registry: the event types and their aliases.
+        targets: the same types as the pipeline needs them.
+        ways: the pipeline's entry points.
+        submit: hands an exchange to the resident greenlets.
+        spawn: runs `run(exchange)` in a pool greenlet of its own, for types with a handler.
+        endpoints: path to {method: function}, for what is answered from memory.
+        metrics: counters of answers.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        targets: Mapping[str, Target],
+        ways: Ways,
+        submit: Callable[[Any], None],
+        spawn: Callable[[Callable[[Any], None], Any], None],
+        endpoints: Mapping[str, Mapping[str, Callable[[Any], None]]],
+        metrics: Metrics,
+    ) -> None:
+        self._targets = targets
+        self._ways = ways
+        self._submit = submit
+        self._spawn = spawn
+        self._endpoints = endpoints
+        self._metrics = metrics
+        self._plans: dict[tuple[str, str, bool, bool], Plan] = {}
+        self._aliases: dict[str, dict[str, str]] = {}
+        for event_type in registry.types.values():
+            for route in event_type.options.routes:
+                self._aliases.setdefault(route.path, {})[route.method] = event_type.name
+
+    def plan(self, head: Head) -> Plan:
+        """Decide what to do with a request. Never raises: a refusal is a plan, too."""
+        try:
+            return self._decide(head)
+        except IngestError as error:
+            return Plan(refusal=error)
+
+    def _decide(self, head: Head) -> Plan:
+        path, method = head.path, head.method
+        if path == "*":
+            if method == "OPTIONS":
+                return self._allowed("GET, HEAD, POST, OPTIONS")
+            raise IngestError("bad_request", "The target * is for OPTIONS only.")
+        if method == "CONNECT":
+            return self._not_allowed(method, {"GET", "POST"})
+        alias = self._aliases.get(path)
+        endpoint = self._endpoints.get(path)
+        if alias is not None and method in alias:
+            return self._events(head, alias[method], "events")
+        if endpoint is not None:
+            found = endpoint.get("GET" if method == "HEAD" else method)
+            if found is not None:
+                return Plan(endpoint=found)
+        if alias is not None or endpoint is not None:
+            return self._not_allowed(method, {*(alias or ()), *(endpoint or ())})
+        for prefix, kind in (("/v1/events/", "events"), ("/v1/batch/", "batch")):
+            if path.startswith(prefix) and len(path) > len(prefix):
+                if method != "POST":
+                    return self._not_allowed(method, {"POST"})
+                return self._events(head, path[len(prefix) :], kind)
+        below = self._endpoints.get("/v1/schemas/*")
+        if below is not None and path.startswith("/v1/schemas/"):
+            if method in ("GET", "HEAD"):
+                return Plan(endpoint=below["GET"])
+            return self._not_allowed(method, {"GET"})
+        raise IngestError("not_found", f"There is nothing at {path[:200]}.")
+
+    def _allowed(self, methods: str) -> Plan:
+        return Plan(endpoint=_options_answer(methods, self._endpoints))
+
+    def _not_allowed(self, method: str, methods: set[str]) -> Plan:
+        allowed = set(methods) | {"OPTIONS"}
+        if "GET" in allowed:
+            allowed.add("HEAD")
+        allow = ", ".join(sorted(allowed))
+        if method == "OPTIONS":
+            return self._allowed(allow)
+        raise IngestError(
+            "method_not_allowed",
+            f"{method} is not allowed here; allowed: {allow}.",
+            headers={"Allow": allow},
+        )
+
+    def _events(self, head: Head, name: str, kind: str) -> Plan:
+        target = self._targets.get(name)
+        if target is None:
+            raise IngestError("unknown_type", f"No schema is loaded for the type {name[:128]!r}.")
+        headers = head.headers
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            raise IngestError(
+                "unsupported_encoding",
+                f"The content coding {coding[:64]!r} is not supported.",
+                headers={"Accept-Encoding": "identity"},
+            )
+        if head.content_length is None and not head.chunked:
+            raise IngestError(
+                "length_required", "A body is needed: send Content-Length or chunked."
+            )
+        media = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media in JSON_TYPES:
+            form = "array" if kind == "batch" else "event"
+        elif media in NDJSON_TYPES and kind == "events":
+            form = "lines"
+        else:
+            takes = BATCH_MEDIA if kind == "batch" else EVENT_MEDIA
+            raise IngestError(
+                "unsupported_media_type",
+                f"Content-Type {media[:64]!r} is not taken here; send {takes}."
+                if media
+                else f"Content-Type is missing; send {takes}.",
+                headers={"Accept-Post": takes},
+            )
+        query = dict(parse_qsl(head.query)) if head.query else {}
+        atomic = _flag(query, "atomic", default=False)
+        list_ids = _flag(query, "ids", default=True)
+        key = (name, form, atomic, list_ids)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._event_plan(target, form, atomic, list_ids)
+        return plan
+
+    def _event_plan(self, target: Target, form: str, atomic: bool, list_ids: bool) -> Plan:
+        run = getattr(self._ways, form)
+        if target.handler is None:
+            submit = self._submit
+        else:
+            spawn = self._spawn
+
+            def submit(exchange: Any) -> None:
+                spawn(run, exchange)
+
+        return Plan(
+            type_name=target.name,
+            submit=submit,
+            run=run,
+            target=target,
+            atomic=atomic,
+            list_ids=list_ids,
+            accepted_answers=self._metrics.requests.cell(target.name, "202"),
+        )
+
+
+def _flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = query.get(name)
+    if value is None:
+        return default
+    if value not in ("true", "false"):
+        raise IngestError("bad_parameter", f"?{name} takes true or false, not {value[:32]!r}.")
+    return value == "true"
+
+
+def _options_answer(
+    methods: str, endpoints: Mapping[str, Mapping[str, Callable[[Any], None]]]
+) -> Callable[[Any], None]:
+    answer = endpoints["*"]["OPTIONS"]
+
+    def endpoint(exchange: Any) -> None:
+        exchange.context = methods
+        answer(exchange)
+
+    return endpoint

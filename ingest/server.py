@@ -1,0 +1,285 @@
+"""Accepts connections, gives each its greenlet, and sees to their time limits.
+
+gevent's StreamServer accepts; a `Connection` does the rest. One sweep twice a second
+looks at every connection's clock, instead of a timer for each. This module must not
+know JSON, schemas or the journal.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import socket
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+from gevent.server import StreamServer
+
+from ingest.connection import Connection, Exchange, Expired
+from ingest.errors import IngestError
+from ingest.http.head import Head, HeadCache
+from ingest.http.parser import Limits, RequestParser
+from ingest.logs import get_logger
+
+if TYPE_CHECKING:
+    from ingest.metrics import Metrics
+    from ingest.pool import WorkPool
+    from ingest.responder import Responder
+    from ingest.routes import Plan, Router
+    from ingest.settings import Settings
+
+log = get_logger(__name__)
+
+SWEEP_SECONDS = 0.5
+#: Connections looked at between two turns of the event loop.
+SWEEP_CHUNK = 2000
+
+
+class _Acceptor(StreamServer):
+    """StreamServer that hands out raw sockets: the connection has its own watcher."""
+
+    def __init__(self, listener: socket.socket, serve: Callable[[Any, Any], None]) -> None:
+        super().__init__(listener, serve)
+        self._serve = serve
+
+    def do_read(self) -> Any:
+        listening: Any = self.socket
+        try:
+            fd, address = listening._accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+        sock = _socket.socket(listening.family, listening.type, listening.proto, fileno=fd)
+        sock.setblocking(False)
+        return sock, address
+
+    def do_handle(self, *args: Any) -> None:
+        self._serve(*args)
+
+    def drain_backlog(self) -> None:
+        """Accept what the kernel has already completed, so that none of it is reset."""
+        while True:
+            try:
+                accepted = self.do_read()
+            except OSError as error:
+                log.warning("server.accept_failed", error=str(error))
+                return
+            if accepted is None:
+                return
+            self._serve(*accepted)
+
+
+def listen(host: str, port: int, backlog: int) -> socket.socket:
+    """Open the listening socket.
+
+    Args:
+        host: address or name; `""` listens on every address.
+        port: TCP port, 0 for a free one.
+        backlog: completed connections the kernel keeps for us.
+
+    Raises:
+        OSError: the address is not ours, in use, or not permitted.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it: an answer is one send and must not wait for an ACK.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind((host, port))
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Server:
+    """The listening side of the gateway.
+
+    Args:
+        settings: limits and time limits.
+        metrics: where connections, time-outs and refusals are counted.
+        pool: the bounded pool that requests go through.
+        responder: builds and sends answers.
+        router: decides what a request is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        pool: WorkPool,
+        responder: Responder,
+        router: Router,
+    ) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.connections: set[Connection] = set()
+        self._metrics = metrics
+        self._responder = responder
+        self._router = router
+        self._cache = HeadCache(settings.head_cache_entries)
+        self._limits = Limits(
+            settings.request_line_max_bytes,
+            settings.headers_max_bytes,
+            settings.header_count_max,
+            settings.request_body_max_bytes,
+        )
+        self._acceptor: _Acceptor | None = None
+        self._sweeper: gevent.Greenlet | None = None
+        self._empty = Event()
+        metrics.connections.set_function(lambda: len(self.connections))
+        metrics.head_cache_entries.set_function(lambda: len(self._cache))
+
+    # -- life cycle ------------------------------------------------------------------
+
+    def start(self, listener: socket.socket) -> None:
+        """Accept on `listener`, which this object owns from now on."""
+        self._acceptor = _Acceptor(listener, self._accepted)
+        self._acceptor.max_accept = 256
+        self._acceptor.start()
+        self._sweeper = gevent.spawn(self._sweep)
+
+    def stop_accepting(self) -> None:
+        """Take what the backlog holds, then close the listening socket."""
+        if self._acceptor is not None:
+            self._acceptor.stop_accepting()
+            self._acceptor.drain_backlog()
+            self._acceptor.close()
+            self._acceptor = None
+
+    def drain(self, timeout_seconds: float, idle_grace_seconds: float) -> int:
+        """Wait until the connections have ended.
+
+        An idle connection may have a request on its way to us, which would be lost if
+        we closed at once; so idle ones get a moment in which a request is still
+        answered (with `Connection: close`), and only then are they closed.
+
+        Args:
+            timeout_seconds: after it, whatever is left is closed.
+            idle_grace_seconds: how long an idle connection is kept.
+
+        Returns:
+            how many connections had to be closed with a request in flight.
+        """
+        deadline = monotonic() + timeout_seconds
+        self._wait_empty(min(idle_grace_seconds, timeout_seconds))
+        for connection in list(self.connections):
+            if connection.idle():
+                connection.interrupt(gevent.GreenletExit())
+        while self.connections:
+            left = deadline - monotonic()
+            if left <= 0:
+                break
+            self._wait_empty(left)
+        stuck = list(self.connections)
+        for connection in stuck:
+            connection.interrupt(gevent.GreenletExit())
+        if stuck:
+            self._wait_empty(1.0)
+        return len(stuck)
+
+    def stop(self) -> None:
+        """End the sweep."""
+        if self._sweeper is not None:
+            self._sweeper.kill()
+            self._sweeper = None
+
+    def _wait_empty(self, timeout_seconds: float) -> None:
+        self._empty.clear()
+        if self.connections:
+            self._empty.wait(timeout_seconds)
+
+    # -- connections --------------------------------------------------------------------
+
+    def _accepted(self, sock: Any, address: Any) -> None:
+        metrics = self._metrics
+        if len(self.connections) >= self.settings.connections_max:
+            metrics.connections_refused.value += 1
+            self._responder.refuse_connection(sock)
+            sock.close()
+            return
+        metrics.connections_opened.value += 1
+        self.connections.add(Connection(self, sock, address))
+
+    def forget(self, connection: Connection, reason: str) -> None:
+        """A connection has ended; `reason` is a value of the metric's label."""
+        self.connections.discard(connection)
+        self._metrics.connections_closed.cell(reason).value += 1
+        if not self.connections:
+            self._empty.set()
+
+    def new_parser(self) -> RequestParser:
+        """A parser for a new connection, sharing the head cache."""
+        return RequestParser(self._limits, self._cache)
+
+    def plan(self, head: Head) -> Plan:
+        """Decide what a request is; kept with the head if the head is."""
+        self._metrics.head_cache_misses.value += 1
+        plan = self._router.plan(head)
+        head.plan = plan
+        return plan
+
+    def forget_plans(self) -> None:
+        """Drop every cached decision, after the routes have changed."""
+        self._cache.clear()
+
+    # -- answers that need no pool ---------------------------------------------------------
+
+    def answer_now(self, exchange: Exchange) -> None:
+        """Answer from memory: an endpoint, or a request that was refused by its head."""
+        plan = exchange.plan
+        responder = self._responder
+        if plan.refusal is not None:
+            responder.problem(exchange, plan.refusal)
+            return
+        try:
+            plan.endpoint(exchange)
+        except IngestError as error:
+            responder.problem(exchange, error)
+        except Exception as error:  # noqa: BLE001 - counted, logged and answered
+            self.unhandled("endpoint", error)
+            responder.problem(exchange, IngestError("internal_error"))
+
+    def refuse(self, exchange: Exchange) -> None:
+        """Answer 503: the pool and the line in front of it are full."""
+        self._responder.problem(exchange, self._responder.overloaded("The request pool is full."))
+
+    def answer_error(self, connection: Connection, error: IngestError) -> None:
+        """Answer something that never became a request, as the connection's last answer."""
+        self._responder.protocol_error(connection, error)
+
+    def unhandled(self, where: str, error: BaseException) -> None:
+        """Account for an error that nobody expected."""
+        self._metrics.unhandled_errors.cell(where).value += 1
+        log.error("server.unhandled_error", where=where, exc_info=error)
+
+    # -- time limits -----------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        while True:
+            gevent.sleep(SWEEP_SECONDS)
+            try:
+                now = monotonic()
+                for count, connection in enumerate(list(self.connections), 1):
+                    kind = connection.overdue(now, self)
+                    if kind is not None:
+                        if kind != "linger":
+                            self._metrics.timeouts.cell(kind).value += 1
+                        connection.interrupt(Expired(kind))
+                    if count % SWEEP_CHUNK == 0:
+                        gevent.sleep(0)
+            except Exception as error:  # noqa: BLE001 - the sweep must go on
+                self.unhandled("sweep", error)
+
+
+#: errno values of bind() that are the operator's to solve, with what to say of them
+BIND_HINTS = {
+    errno.EADDRINUSE: "the port is in use; stop what listens there or choose another --bind",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address",
+    errno.EACCES: "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE)",
+}
