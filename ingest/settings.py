@@ -158,6 +158,14 @@ class Settings:
         "Age at which the journal starts its next file; 0 for never.",
         minimum=0,
     )
+    segment_fill_bytes: int = _setting(
+        1 << 20,
+        "durability",
+        "Empty lines kept ahead of the end of the file that is written to, which makes syncs "
+        "cheaper; 0 for none, for example on a copy-on-write file system.",
+        minimum=0,
+        maximum=64 << 20,
+    )
     commit_max_bytes: int = _setting(
         4 << 20,
         "durability",
@@ -221,7 +229,24 @@ class Settings:
         100, "http", "Most header fields; beyond it 431.", minimum=1, maximum=10_000
     )
     request_body_max_bytes: int = _setting(
-        16 << 20, "http", "Largest request body, as it is sent; beyond it 413.", minimum=1
+        16 << 20,
+        "http",
+        "Largest request body, as it is sent and, with a content coding, when inflated; beyond "
+        "it 413.",
+        minimum=1,
+    )
+    inflate_ratio_max: int = _setting(
+        100,
+        "http",
+        "Most times its coded size that a body of more than 64KiB may inflate to; beyond it 413.",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    compress_min_bytes: int = _setting(
+        1024,
+        "http",
+        "Size from which answers to GET are compressed for clients that accept it.",
+        minimum=0,
     )
     head_cache_entries: int = _setting(
         1024,

@@ -1,0 +1,385 @@
+"""The hub's half of the journal: collects records, hands them over, tells the waiters.
+
+    greenlets  append ─▶ batch                          on_commit ─▶ answers
+                           │  (end of the loop turn)        ▲
+    committer  ────────────┴─▶ queue          messages ─────┘
+                                 │                ▲ async wake-up
+    thread                       └─ write+fdatasync ┘
+
+One batch is with the thread at a time; whatever arrives meanwhile is the next one, so a
+commit grows with the load and costs no added delay when there is none. The thread gets its
+next batch before the waiters of the last one are told: the disk works while answers leave.
+
+Bounds: what is appended and not yet finished is at most `journal_pending_max_bytes`; one
+commit is at most `commit_max_bytes` (or one append, if that is larger).
+
+This module must not know HTTP, events or what a waiter is.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.hub import get_hub
+from gevent.monkey import get_original
+
+from ingest.errors import IngestError
+from ingest.journal.record import IdSource
+from ingest.journal.recovery import RecoveryReport, recover
+from ingest.journal.storage import Storage
+from ingest.journal.writer import (
+    Batch,
+    Finished,
+    JournalSettings,
+    Message,
+    Notice,
+    Opened,
+    Synced,
+    Trouble,
+    Writer,
+    Written,
+)
+from ingest.logs import get_logger
+from ingest.metrics import Metrics
+
+log = get_logger(__name__)
+
+#: A commit that takes longer than this makes readyz say so.
+STUCK_SECONDS = 10.0
+
+# The thread is a native one and must wait like one: what gevent put in their place would
+# want a hub there.
+_start_thread = get_original("_thread", "start_new_thread")
+_SimpleQueue = get_original("queue", "SimpleQueue")
+
+
+class Journal:
+    """One partition of the durable log.
+
+    Use: construct, `open`, `start`, `append`…, `close`. All of it on one hub.
+
+    Args:
+        directory: `data/journal`; the partition's directory is made below it.
+        partition: its number.
+        settings: sizes, age, reserve; read once.
+        metrics: the worker's.
+        on_commit: called on the hub, in the committer greenlet, with the waiters of a
+            commit and the error that befell it, or None. It should not block: the next
+            answers wait for it (the disk does not).
+        storage: does the file system calls.
+
+    Attributes:
+        id_source: makes the ids of records; continues after the last one found by `open`.
+        pending_bytes: appended and not finished.
+        pending_records: appended and not finished.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        partition: int,
+        *,
+        settings: JournalSettings,
+        metrics: Metrics,
+        on_commit: Callable[[list[Any], IngestError | None], None],
+        storage: Storage | None = None,
+    ) -> None:
+        self._directory = directory / str(partition)
+        self._partition = partition
+        self._settings = settings
+        self._metrics = metrics
+        self._on_commit = on_commit
+        self._storage = storage or Storage()
+        self._pending_max_bytes = settings.journal_pending_max_bytes
+        self._commit_max_bytes = settings.commit_max_bytes
+        self.id_source = IdSource(time.time, random.SystemRandom().getrandbits)
+        self.pending_bytes = 0
+        self.pending_records = 0
+        self._segments = 0
+        self._batch = Batch()
+        self._full: deque[Batch] = deque()
+        self._committing_since: float | None = None
+        self._closing = False
+        self._stop_sent = False
+        self._scheduled = False
+        self._parked = False
+        self._greenlet: gevent.Greenlet | None = None
+        self._stopped = Event()
+        self._messages: deque[Message] = deque()
+        self._queue: Any = _SimpleQueue()
+        self._writer: Writer | None = None
+        self._wake: Any = None
+
+    # -- life ------------------------------------------------------------------------------
+
+    def open(self) -> RecoveryReport:
+        """Recover the partition and open it for appending; blocks.
+
+        Raises:
+            OSError: the directory cannot be made, read or written; `filename` says where.
+        """
+        self._loop = get_hub().loop
+        report, segment = recover(self._storage, self._directory, time.monotonic())
+        if report.last_id is not None and self.id_source.resume(report.last_id):
+            log.warning("journal.clock_behind", last_id=report.last_id.decode())
+        self._segments = report.segments
+        self._writer = Writer(
+            self._directory,
+            self._settings,
+            self._storage,
+            segment,
+            report.next_offset,
+            self._tell,
+            time.monotonic,
+        )
+        self._metrics.journal_torn_bytes.value += report.torn_bytes
+        _log_recovery(self._partition, report)
+        self._show_gauges()
+        return report
+
+    def start(self) -> None:
+        """Start the committer greenlet and the native thread; after `open`."""
+        if self._writer is None:
+            raise RuntimeError("open() comes before start()")
+        self._wake = self._loop.async_()
+        self._wake.start(self._schedule)
+        self._greenlet = gevent.spawn(self._run)
+        _start_thread(_serve, (self._writer, self._queue))
+
+    def close(self, timeout: float) -> bool:
+        """Refuse further appends, commit what is pending, close the file.
+
+        Args:
+            timeout: seconds to wait.
+
+        Returns:
+            whether all of it was done in time.
+        """
+        self._closing = True
+        if self._greenlet is None:
+            if self._writer is not None:
+                self._writer.close()
+            return True
+        self._schedule()
+        if not self._stopped.wait(timeout):
+            log.error("journal.close_timed_out", pending_records=self.pending_records)
+            return False
+        return True
+
+    # -- append ----------------------------------------------------------------------------
+
+    def append(self, lines: bytes, count: int, waiter: Any, sync: bool = True) -> None:
+        """Take records for the next commit; returns at once. Hub only.
+
+        Args:
+            lines: whole lines, each a JSON object that ends with `}` and a line feed.
+            count: how many.
+            waiter: given to `on_commit` once, together with others.
+            sync: told after fdatasync; otherwise after write.
+
+        Raises:
+            IngestError: disk_full, overloaded, draining; nothing was taken.
+        """
+        size = len(lines)
+        pending = self.pending_bytes + size
+        if (
+            self._closing
+            or pending > self._pending_max_bytes
+            or self._writer is None
+            or self._writer.refusal
+        ):
+            self._judge_append()
+        batch = self._batch
+        if batch.size + size > self._commit_max_bytes and batch.records:
+            self._full.append(batch)
+            batch = self._batch = Batch()
+        batch.chunks.append(lines)
+        batch.size += size
+        batch.records += count
+        (batch.sync_waiters if sync else batch.write_waiters).append(waiter)
+        self.pending_bytes = pending
+        self.pending_records += count
+        if self._committing_since is None and not self._scheduled:
+            self._schedule()
+
+    def _judge_append(self) -> None:
+        """Raise what stands against an append. One alone is never too large: it could
+        not be accepted later either, and what sends it is bounded."""
+        if self._writer is None:
+            raise RuntimeError("open() comes before append()")
+        if self._closing:
+            raise IngestError("draining", "The journal is closing.")
+        if self._writer.refusal:
+            raise IngestError("disk_full", self._writer.refusal)
+        if self.pending_bytes:
+            raise IngestError("overloaded", "Too many events are waiting for the disk.")
+
+    # -- state -----------------------------------------------------------------------------
+
+    @property
+    def next_offset(self) -> int:
+        """Offset after the last record anyone was told of."""
+        return self._writer.next_offset if self._writer is not None else 0
+
+    def healthy(self) -> str | None:
+        """Why events are not being stored, or None; for readyz."""
+        writer = self._writer
+        if writer is None or self._stopped.is_set():
+            return "the journal is not open"
+        if writer.refusal or writer.trouble:
+            return writer.refusal or writer.trouble
+        since = self._committing_since
+        if since is not None and time.monotonic() - since > STUCK_SECONDS:
+            return f"a commit has not returned for {time.monotonic() - since:.0f} s"
+        return None
+
+    def _show_gauges(self) -> None:
+        metrics, writer = self._metrics, self._writer
+        assert writer is not None
+        metrics.journal_pending_records.set_function(lambda: self.pending_records)
+        metrics.journal_pending_bytes.set_function(lambda: self.pending_bytes)
+        metrics.journal_segments.set_function(lambda: self._segments)
+        metrics.journal_next_offset.set_function(lambda: writer.next_offset)
+        metrics.journal_free_bytes.set_function(lambda: writer.free_bytes)
+
+    # -- the committer greenlet ------------------------------------------------------------
+
+    def _tell(self, message: Message) -> None:
+        """Called by the thread: leave a message and wake the hub."""
+        self._messages.append(message)
+        if self._wake is not None:
+            self._wake.send()
+
+    def _schedule(self) -> None:
+        """When the committer runs: at the end of this turn of the loop, so that all
+        that was read in one turn goes into one commit."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.run_callback(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._parked and self._greenlet is not None:
+            self._parked = False
+            self._greenlet.switch()
+
+    def _run(self) -> None:
+        hub = get_hub()
+        while not self._stopped.is_set():
+            messages = list(self._messages)
+            for message in messages:
+                self._messages.popleft()
+                if type(message) is Finished:
+                    self._committing_since = None
+            self._start_commit()
+            for message in messages:
+                self._handle(message)
+            if not self._messages and not self._stopped.is_set():
+                self._parked = True
+                hub.switch()
+        # Not closed: the thread may be about to send for its last message.
+        self._wake.stop()
+
+    def _start_commit(self) -> None:
+        """Policy: a commit starts as soon as the last one is done and something waits."""
+        if self._committing_since is not None:
+            return
+        if self._full:
+            batch = self._full.popleft()
+        elif self._batch.records:
+            batch, self._batch = self._batch, Batch()
+        else:
+            if self._closing and not self._stop_sent:
+                self._stop_sent = True
+                self._queue.put(None)
+            return
+        self._committing_since = time.monotonic()
+        self._queue.put(batch)
+
+    def _handle(self, message: Message) -> None:
+        metrics = self._metrics
+        if type(message) is Finished:
+            self.pending_bytes -= message.size
+            self.pending_records -= message.records
+            if message.error is None:
+                metrics.journal_commits.value += 1
+                metrics.journal_records.value += message.records
+                metrics.journal_bytes.value += message.written_bytes
+                metrics.journal_commit_records.observe(message.records)
+                metrics.journal_commit_bytes.observe(message.written_bytes)
+                metrics.journal_commit_seconds.observe(message.commit_seconds)
+                if message.sync_seconds:
+                    metrics.journal_sync_seconds.observe(message.sync_seconds)
+            self._tell_waiters(message.waiters, message.error)
+        elif type(message) is Written:
+            self._tell_waiters(message.waiters, None)
+        elif type(message) is Trouble:
+            metrics.journal_failures.cell(message.operation).value += 1
+            log.error("journal.failure", partition=self._partition, **message._asdict())
+        elif type(message) is Notice:
+            getattr(log, message.level)(message.event, partition=self._partition, **message.data)
+        elif type(message) is Synced:
+            metrics.journal_sync_seconds.observe(message.seconds)
+        elif type(message) is Opened:
+            self._segments += 1
+            log.info("journal.segment_opened", partition=self._partition, path=message.path)
+        else:
+            self._stopped.set()
+
+    def _tell_waiters(self, waiters: list[Any], error: IngestError | None) -> None:
+        try:
+            self._on_commit(waiters, error)
+        except Exception:
+            # Nobody else can tell these waiters; the next ones must still be told.
+            self._metrics.unhandled_errors.cell("journal").value += 1
+            log.exception("journal.on_commit_failed", waiters=len(waiters))
+
+
+def _serve(writer: Writer, queue: Any) -> None:
+    """The native thread: batches until None comes, maintenance in between."""
+    while True:
+        writer.maintain(time.monotonic())
+        try:
+            batch = queue.get(True, max(0.0, writer.maintenance_at - time.monotonic()))
+        except Empty:
+            continue
+        if batch is None:
+            writer.close()
+            return
+        try:
+            writer.commit(batch)
+        except Exception as error:  # noqa: BLE001 - told to the hub, which logs and counts it
+            writer.abandon(batch, error)
+
+
+def _log_recovery(partition: int, report: RecoveryReport) -> None:
+    log.info(
+        "journal.recovered",
+        partition=partition,
+        segments=report.segments,
+        next_offset=report.next_offset,
+        torn_bytes=report.torn_bytes,
+    )
+    if report.torn_bytes:
+        log.warning(
+            "journal.torn_tail_cut" if report.torn_path else "journal.torn_tail_left",
+            partition=partition,
+            segment=str(report.segment),
+            bytes=report.torn_bytes,
+            kept_as=str(report.torn_path) if report.torn_path else None,
+        )
+    for damage in report.damage:
+        log.error(
+            "journal.damage_found",
+            partition=partition,
+            segment=str(report.segment),
+            **damage._asdict(),
+        )
