@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from referencing import Registry as References
+
 from ingest.codec import DEPTH_CEILING, DecodeError, make_decoder
 from ingest.registry_checks import (
     Document,
@@ -82,9 +84,16 @@ class Registry:
     Attributes:
         types: the newest version of each type, by name in sorted order.
         warnings: what the operator should know.
+        references: every schema file by its URI, `file:///` and its path.
     """
 
-    def __init__(self, versions: dict[str, list[EventType]], warnings: list[SchemaProblem]) -> None:
+    def __init__(
+        self,
+        versions: dict[str, list[EventType]],
+        warnings: list[SchemaProblem],
+        references: References[Any],
+    ) -> None:
+        self.references = references
         self._versions = versions
         self.types: dict[str, EventType] = {name: versions[name][-1] for name in sorted(versions)}
         self.warnings = warnings
@@ -282,7 +291,7 @@ class _Loader:
                 self._event_type(name, version, documents[file], schemas)
                 for version, file in _ordered(places)
             ]
-        return Registry(versions, self._warnings)
+        return Registry(versions, self._warnings, schemas.references)
 
     def _event_type(
         self, name: str, version: str, document: Document, schemas: Schemas
