@@ -374,9 +374,7 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "file"
     storage = Storage()
     descriptor = storage.open_write(path, create=True)
-    monkeypatch.setattr(
-        os, "pwritev", lambda fd, parts, at: os.pwrite(fd, b"".join(parts)[:4], at)
-    )
+    monkeypatch.setattr(os, "pwritev", lambda fd, parts, at: os.pwrite(fd, b"".join(parts)[:4], at))
     storage.write(descriptor, [b"abc", b"defgh", b"ij"], 0)
     storage.close(descriptor)
     assert path.read_bytes() == b"abcdefghij"
