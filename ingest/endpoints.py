@@ -3,21 +3,22 @@
 Each endpoint is a function of an exchange. This module must not know sockets or the
 journal.
 
-Source: RFC 9110 section 13 (ETag, If-None-Match).
+Source: RFC 9110 sections 12.5.3 and 12.5.5 (Accept-Encoding, Vary), 13 (ETag, If-None-Match).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from ingest.codec import dumps
 from ingest.connection import Exchange
+from ingest.encodings import compress, negotiate
 from ingest.errors import IngestError
 from ingest.health import Health
 from ingest.metrics import Metrics
+from ingest.openapi import openapi_document
 from ingest.registry import EventType, Registry
+from ingest.representations import Document, is_current
 from ingest.responder import Responder
 
 Endpoint = Callable[[Exchange], None]
@@ -30,16 +31,27 @@ class Endpoints:
         responder: sends the answers.
         health: the checks behind the probes.
         metrics: what `/metrics` shows.
-        registry: what `/v1/schemas` shows.
+        registry: what `/v1/schemas` and `/openapi.json` show; it does not change.
+        compress_min_bytes: smaller answers are not compressed.
     """
 
     def __init__(
-        self, responder: Responder, health: Health, metrics: Metrics, registry: Registry
+        self,
+        responder: Responder,
+        health: Health,
+        metrics: Metrics,
+        registry: Registry,
+        compress_min_bytes: int,
     ) -> None:
         self._responder = responder
         self._health = health
         self._metrics = metrics
         self._registry = registry
+        self._compress_min_bytes = compress_min_bytes
+        self._openapi = Document(dumps(openapi_document(registry)) + b"\n", "application/json")
+        self._types = Document(dumps({"types": self._list_types()}) + b"\n", "application/json")
+        #: by file; made when they are asked for
+        self._schemas: dict[str, Document] = {}
 
     def table(self) -> Mapping[str, Mapping[str, Endpoint]]:
         """Path to method to endpoint; `*` stands for OPTIONS, `/v1/schemas/*` for a prefix."""
@@ -49,6 +61,7 @@ class Endpoints:
             "/health": {"GET": self._probe("ready")},
             "/startupz": {"GET": self._probe("startup")},
             "/metrics": {"GET": self.metrics},
+            "/openapi.json": {"GET": self.openapi},
             "/v1/schemas": {"GET": self.schemas},
             "/v1/schemas/*": {"GET": self.schema},
             "*": {"OPTIONS": self.options},
@@ -74,7 +87,13 @@ class Endpoints:
     def metrics(self, exchange: Exchange) -> None:
         """`GET /metrics`: Prometheus text or OpenMetrics, by Accept."""
         body, content_type = self._metrics.render(exchange.head.headers.get("accept"))
-        self._responder.send(exchange, 200, body, content_type=content_type)
+        headers = {"Vary": "Accept, Accept-Encoding"}
+        coding = self._coding(exchange, body)
+        if coding:
+            body = compress(body, coding)
+            headers["Content-Encoding"] = coding
+            self._metrics.answers_compressed.cell(coding).value += 1
+        self._responder.send(exchange, 200, body, content_type=content_type, headers=headers)
 
     def options(self, exchange: Exchange) -> None:
         """`OPTIONS`: 204 with Allow, which the router left in the context."""
@@ -82,7 +101,10 @@ class Endpoints:
 
     def schemas(self, exchange: Exchange) -> None:
         """`GET /v1/schemas`: every type with its versions, routes and where its schema is."""
-        types = [
+        self._tagged(exchange, self._types)
+
+    def _list_types(self) -> list[dict[str, object]]:
+        return [
             {
                 "type": event_type.name,
                 "version": event_type.version,
@@ -92,14 +114,22 @@ class Endpoints:
             }
             for name, event_type in sorted(self._registry.types.items())
         ]
-        self._tagged(exchange, dumps({"types": types}) + b"\n", "application/json")
+
+    def openapi(self, exchange: Exchange) -> None:
+        """`GET /openapi.json`: the OpenAPI description of the service with its types."""
+        self._tagged(exchange, self._openapi)
 
     def schema(self, exchange: Exchange) -> None:
         """`GET /v1/schemas/{type}?version=`: one schema as it was loaded."""
         head = exchange.head
         name = head.path.removeprefix("/v1/schemas/")
         event_type = self._find(name, _version(head.query))
-        self._tagged(exchange, dumps(event_type.schema) + b"\n", "application/schema+json")
+        file = event_type.path.as_posix()
+        if file not in self._schemas:
+            self._schemas[file] = Document(
+                dumps(event_type.schema) + b"\n", "application/schema+json"
+            )
+        self._tagged(exchange, self._schemas[file])
 
     def _find(self, name: str, version: str) -> EventType:
         if name in self._registry.types:
@@ -110,17 +140,24 @@ class Endpoints:
                     return event_type
         raise IngestError("unknown_type", f"No schema is loaded for {name[:128]!r} {version[:64]}.")
 
-    def _tagged(self, exchange: Exchange, body: bytes, content_type: str) -> None:
-        tag = '"' + hashlib.sha256(body).hexdigest()[:32] + '"'
-        headers: dict[str, Any] = {"ETag": tag, "Cache-Control": "no-cache"}
-        wanted = exchange.head.headers.get("if-none-match", "")
-        matches = wanted.strip() == "*" or tag in (
-            part.strip().removeprefix("W/") for part in wanted.split(",")
-        )
-        if matches:
+    def _coding(self, exchange: Exchange, body: bytes) -> str:
+        """The coding that is wanted for a body, `""` for none."""
+        if len(body) < self._compress_min_bytes:
+            return ""
+        return negotiate(exchange.head.headers.get("accept-encoding", ""))
+
+    def _tagged(self, exchange: Exchange, document: Document) -> None:
+        body, coding, tag = document.select(self._coding(exchange, document.body))
+        headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        if is_current(exchange.head.headers.get("if-none-match", ""), tag):
             self._responder.send(exchange, 304, b"", headers=headers)
-        else:
-            self._responder.send(exchange, 200, body, content_type=content_type, headers=headers)
+            return
+        if coding:
+            headers["Content-Encoding"] = coding
+            self._metrics.answers_compressed.cell(coding).value += 1
+        self._responder.send(
+            exchange, 200, body, content_type=document.content_type, headers=headers
+        )
 
 
 def _version(query: str) -> str:

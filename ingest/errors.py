@@ -116,6 +116,12 @@ CATALOGUE: Mapping[str, Failure] = {
         False,
         "The body does not decode as its Content-Encoding.",
     ),
+    "inflated_too_large": Failure(
+        413,
+        "Inflated body too large",
+        False,
+        "Split the batch, or raise `request_body_max_bytes` or `inflate_ratio_max`.",
+    ),
     "event_too_large": Failure(
         413, "Event too large", False, "Shorten the event, or raise `event_max_bytes`."
     ),

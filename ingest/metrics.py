@@ -29,6 +29,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from ingest.encodings import ANSWER_CODINGS
 from ingest.errors import CATALOGUE as ERRORS
 from ingest.metrics_families import (
     COUNTER,
@@ -79,10 +80,23 @@ class Metrics:
         code=tuple(ERRORS),
     )
     request_bytes = counter(
-        "Bytes of request bodies taken in.",
+        "Bytes of request bodies taken in; of those with a content coding, what they inflated to.",
         "Nothing by itself; growth without more events means larger events.",
     )
+    coded_bytes = counter(
+        "Bytes of request bodies that had a content coding, as sent.", "Nothing by itself."
+    )
+    inflated_bytes = counter(
+        "Bytes that bodies with a content coding were inflated to.",
+        "Over `ingest_coded_bytes_total` it is the ratio. When it rises without "
+        "`ingest_request_bytes_total`, look for `inflated_too_large` in `ingest_errors_total`.",
+    )
     response_bytes = counter("Bytes of answers handed to the kernel.", "Nothing by itself.")
+    answers_compressed = counters(
+        "Answers to GET that were sent compressed, by coding.",
+        "Nothing by itself; see `compress_min_bytes`.",
+        coding=ANSWER_CODINGS,
+    )
     request_duration = histogram(
         "Seconds from a request's last byte to its answer.",
         "Compare `ingest_journal_commit_seconds` (disk), `ingest_pool_wait_seconds` (too much "
@@ -103,9 +117,9 @@ class Metrics:
     )
     timeouts = counters(
         "Time limits that expired, by kind.",
-        "`header`, `body`, `write`: slow or hostile peers. `idle`: normal. `handler`: make it "
-        "faster or raise `handler_timeout_seconds`.",
-        kind=("header", "body", "idle", "write", "handler"),
+        "`header`, `body`, `body_rate`, `write`: slow or hostile peers; see docs/limits.md. "
+        "`idle`: normal. `handler`: make it faster or raise `handler_timeout_seconds`.",
+        kind=("header", "body", "body_rate", "idle", "write", "handler"),
     )
 
     # -- connections --------------------------------------------------------------
@@ -118,12 +132,27 @@ class Metrics:
     )
     connections_closed = counters(
         "Connections ended, by reason.",
-        "`protocol`, `error`: malformed requests and resets; look at the access log.",
+        "`protocol`, `error`: malformed requests and resets; look at the access log. `limit`: "
+        "see `ingest_buffered_full`.",
         reason=("client", "idle", "timeout", "error", "limit", "drain", "protocol"),
     )
-    connections_refused = counter(
-        "Connections answered 503 and closed because `connections_max` were open.",
-        "Raise `connections_max` (and the descriptor limit), or add workers.",
+    connections_refused = counters(
+        "Connections answered 503 and closed because too many were open, by the limit.",
+        "`total`: raise `connections_max` (and the descriptor limit), or add workers. "
+        "`address`: one client opens more than `connections_per_address_max`.",
+        limit=("total", "address"),
+    )
+    buffered_bytes = gauge(
+        "Bytes kept for connections: requests that have not arrived whole, large bodies until "
+        "they are answered, answers not yet taken.",
+        "Near `buffered_max_bytes`: many slow clients, or a disk or handler slower than the "
+        "producers; see docs/limits.md.",
+    )
+    buffered_full = counters(
+        "What the bound `buffered_max_bytes` led to.",
+        "`paused`: bodies not read on for a while. `refused`: requests answered 503. `closed`: "
+        "clients cut that did not take their answers. Raise the bound if the clients are yours.",
+        effect=("paused", "refused", "closed"),
     )
     head_cache_misses = counter(
         "Request heads that had to be parsed because they were not in the head cache.",

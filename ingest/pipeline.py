@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ingest.batch import Batch, Fault, fault_members, split_lines
@@ -24,6 +25,7 @@ from ingest.connection import Exchange
 from ingest.errors import IngestError, Reject
 from ingest.handlers.event import Event
 from ingest.handlers.runner import HandlerFailed, HandlerTimeout, run_handler
+from ingest.inflating import Inflater
 from ingest.journal.record import LINE_END, LINE_START, middle, time_text
 
 if TYPE_CHECKING:
@@ -67,12 +69,23 @@ class Pipeline:
         # What a strict decoder accepted is stored as it was sent; what a lenient one
         # accepted need not be JSON, so it is encoded anew.
         self._encode = make_encoder(settings.json_decoder)
+        self._inflater = Inflater(settings, metrics)
         self._source = settings.source
         self.pool: WorkPool  # set by the service: the pool's work is this object's
 
     def process(self, exchange: Exchange) -> None:
         """Do the work of one exchange; called by the pool."""
         exchange.plan.run(exchange)
+
+    def coded(self, exchange: Exchange) -> None:
+        """A body with a content coding is inflated, then goes the way of one without."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._inflater.inflated(exchange, self.pool.yield_turn))
+            except IngestError as error:
+                self._refuse(exchange, error)
+            else:
+                exchange.plan.way(exchange)
 
     # -- one event ------------------------------------------------------------------
 
@@ -105,7 +118,7 @@ class Pipeline:
                 return
         elif self._encode is not None:
             body = self._encode(value)
-        if b"\n" in body or b"\r" in body:
+        if 10 in body or 13 in body:  # LF, CR; an int is found seven times as fast as bytes
             body = one_line(body)
         line = b"".join((LINE_START, event_id, self._middle(exchange, target), body, LINE_END))
         exchange.body = b""
@@ -121,6 +134,8 @@ class Pipeline:
         if target.middle_ms != ms:
             target.middle = middle(self._source, target.name, time_text(ms), target.dataschema)
             target.middle_ms = ms
+        if exchange.head.cacheable:  # heads with fields of one request only are not
+            return target.middle
         traceparent = exchange.head.headers.get("traceparent")
         if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
             return middle(self._source, target.name, time_text(ms), target.dataschema, traceparent)
@@ -137,14 +152,13 @@ class Pipeline:
             IngestError: the handler rejected the event, failed, took too long, or
                 returned something that does not match the schema.
         """
-        request_id = exchange.head.headers.get("x-request-id") or event_id.decode()
         event = Event(
             data=value,
             id=event_id.decode(),
             type=target.name,
             time=time_text(self._ids.ms),
             headers=exchange.head.headers,
-            request_id=request_id,
+            request_id=self._responder.request_id(exchange, event_id),
         )
         try:
             replacement = run_handler(
@@ -189,7 +203,19 @@ class Pipeline:
         if not body:
             self._refuse(exchange, IngestError("empty_body"))
             return
+        if self._too_many(exchange, body.count(b"\n")):
+            return
         self._batch(exchange, split_lines(body), None)
+
+    def _too_many(self, exchange: Exchange, count: int) -> bool:
+        """Refuse a request of too many events before an object is made for each."""
+        limit = self._settings.batch_events_max
+        if count <= limit:
+            return False
+        self._refuse(
+            exchange, IngestError("batch_too_large", f"{count} events; at most {limit} a request.")
+        )
+        return True
 
     def array(self, exchange: Exchange) -> None:
         """A JSON array: one event an element, each stored with the bytes it was sent in."""
@@ -207,6 +233,8 @@ class Pipeline:
         if not isinstance(values, list):
             self._refuse(exchange, IngestError("not_a_batch", "The body is not a JSON array."))
             return
+        if self._too_many(exchange, len(values)):
+            return
         raws = split_array(body) if self._encode is None else [b""] * len(values)
         self._batch(exchange, raws, values)
 
@@ -215,13 +243,6 @@ class Pipeline:
     ) -> None:
         exchange.body = b""
         plan = exchange.plan
-        if len(raws) > self._settings.batch_events_max:
-            limit = self._settings.batch_events_max
-            self._refuse(
-                exchange,
-                IngestError("batch_too_large", f"{len(raws)} events; at most {limit} a request."),
-            )
-            return
         batch = Batch(self._settings.errors_max, len(raws))
         try:
             lines = self._lines_of(exchange, batch, raws, values)
@@ -286,7 +307,7 @@ class Pipeline:
                     ) from error
             elif encode is not None:
                 raw = encode(value)
-            if b"\n" in raw or b"\r" in raw:
+            if 10 in raw or 13 in raw:
                 raw = one_line(raw)
             ids[index] = event_id
             lines.append(LINE_START + event_id + middle_of(exchange, target) + raw + LINE_END)

@@ -79,14 +79,20 @@ class Responder:
             self._new_second(second)
         return self._date
 
-    def request_id(self, exchange: Exchange) -> str:
-        """The producer's X-Request-Id if it is usable, otherwise one of ours."""
-        head = exchange.head
-        if head is not None:
-            given = head.headers.get("x-request-id")
-            if given is not None and _REQUEST_ID.fullmatch(given):
-                return given
-        return self._ids.next().decode()
+    def request_id(self, exchange: Exchange, otherwise: bytes = b"") -> str:
+        """The id of a request: the same one each time it is asked for.
+
+        Args:
+            otherwise: what to use where the producer sent no usable X-Request-Id; a new
+                id when empty.
+        """
+        if not exchange.request_id:
+            given = exchange.head.headers.get("x-request-id", "")
+            if _REQUEST_ID.fullmatch(given):
+                exchange.request_id = given
+            else:
+                exchange.request_id = (otherwise or self._ids.next()).decode()
+        return exchange.request_id
 
     def overloaded(self, detail: str) -> IngestError:
         """The refusal of a request for which there is no room now."""
@@ -139,16 +145,14 @@ class Responder:
         *,
         content_type: str = JSON,
         headers: Mapping[str, str] | None = None,
-        request_id: str = "",
     ) -> None:
         """Complete an exchange with an answer of any kind.
 
         Args:
             status: HTTP status code.
             body: the whole content.
-            request_id: as already used in a log line; made here when empty.
         """
-        request_id = request_id or self.request_id(exchange)
+        request_id = self.request_id(exchange)
         data = answer(
             status,
             body,
@@ -162,9 +166,9 @@ class Responder:
         self._account(exchange, status, len(data), request_id)
         exchange.connection.complete(exchange, data)
 
-    def problem(self, exchange: Exchange, error: IngestError, request_id: str = "") -> None:
+    def problem(self, exchange: Exchange, error: IngestError) -> None:
         """Complete an exchange with problem+json."""
-        request_id = request_id or self.request_id(exchange)
+        request_id = self.request_id(exchange)
         self._metrics.errors.cell(error.code).value += 1
         if error.failure.closes:
             exchange.close = True
@@ -202,9 +206,9 @@ class Responder:
         connection.exchanges.append(_last_word(connection, data))
         connection.flush()
 
-    def refuse_connection(self, sock: Any) -> None:
+    def refuse_connection(self, sock: Any, detail: str) -> None:
         """Tell one connection too many that it is one, as far as the kernel takes it."""
-        error = self.overloaded("Too many connections.")
+        error = self.overloaded(detail)
         self._metrics.errors.cell(error.code).value += 1
         self._metrics.requests.cell(NO_TYPE, "503").value += 1
         try:
@@ -231,7 +235,8 @@ class Responder:
         sent_bytes = 0
         for exchange in exchanges:
             event_id = exchange.context
-            if special or exchange.close or "x-request-id" in exchange.head.headers:
+            # A head that is cacheable has no X-Request-Id.
+            if special or exchange.close or not exchange.head.cacheable:
                 self._accepted_slowly(exchange, event_id)
                 continue
             data = head + event_id + _ACCEPTED_MIDDLE + event_id + _ACCEPTED_END
@@ -255,16 +260,15 @@ class Responder:
             access.gap -= len(exchanges)
 
     def _accepted_slowly(self, exchange: Exchange, event_id: bytes) -> None:
-        given = exchange.head.headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else event_id.decode()
-        body = _ACCEPTED_START + event_id + _ACCEPTED_END
-        self.send(exchange, 202, body, request_id=request_id)
+        self.request_id(exchange, event_id)
+        self.send(exchange, 202, _ACCEPTED_START + event_id + _ACCEPTED_END)
 
 
 def _last_word(connection: Connection, data: bytes) -> Exchange:
     """An exchange that is already complete, to keep the answer's place in the order."""
-    exchange = Exchange.__new__(Exchange)
+    exchange: Any = Exchange.__new__(Exchange)
     exchange.connection = connection
+    exchange.head = None
     exchange.answer = data
     exchange.close = True
     return exchange

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ingest.encodings import codings_of
 from ingest.errors import IngestError
 from ingest.http.head import Head
 from ingest.metrics import Metrics
@@ -85,6 +86,9 @@ class Plan:
         endpoint: answers an exchange; for immediate plans.
         submit: hands an exchange, which holds a slot, to the pool.
         run: does the work within the pool.
+        codings: the body's content codings; none for most.
+        way: with codings, what `run` goes on with when the body is inflated.
+        single: the body is one event.
         target: the event type.
         atomic: a batch is stored as a whole or not at all.
         list_ids: the answer to a batch lists the ids.
@@ -93,8 +97,8 @@ class Plan:
     """
 
     __slots__ = (
-        "accepted_answers", "atomic", "endpoint", "immediate", "list_ids", "refusal", "run",
-        "submit", "target", "type_name",
+        "accepted_answers", "atomic", "codings", "endpoint", "immediate", "list_ids", "refusal",
+        "run", "single", "submit", "target", "type_name", "way",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +109,9 @@ class Plan:
         endpoint: Callable[[Any], None] | None = None,
         submit: Callable[[Any], None] | None = None,
         run: Callable[[Any], None] | None = None,
+        codings: tuple[str, ...] = (),
+        way: Callable[[Any], None] | None = None,
+        single: bool = False,
         target: Target | None = None,
         atomic: bool = False,
         list_ids: bool = True,
@@ -115,6 +122,9 @@ class Plan:
         self.endpoint: Any = endpoint
         self.submit: Any = submit
         self.run: Any = run
+        self.codings = codings
+        self.way: Any = way
+        self.single = single
         self.target: Any = target
         self.atomic = atomic
         self.list_ids = list_ids
@@ -123,16 +133,21 @@ class Plan:
 
 
 class Ways:
-    """The three ways an event type is worked on, as the pipeline offers them."""
+    """The three ways an event type is worked on, as the pipeline offers them.
 
-    __slots__ = ("array", "event", "lines")
+    `coded` comes before each of them where the body has a content coding.
+    """
+
+    __slots__ = ("array", "coded", "event", "lines")
 
     def __init__(
         self,
         event: Callable[[Any], None],
         lines: Callable[[Any], None],
         array: Callable[[Any], None],
+        coded: Callable[[Any], None],
     ) -> None:
+        self.coded = coded
         self.event = event
         self.lines = lines
         self.array = array
@@ -167,7 +182,7 @@ class Router:
         self._spawn = spawn
         self._endpoints = endpoints
         self._metrics = metrics
-        self._plans: dict[tuple[str, str, bool, bool], Plan] = {}
+        self._plans: dict[tuple[str, str, tuple[str, ...], bool, bool], Plan] = {}
         self._aliases: dict[str, dict[str, str]] = {}
         for event_type in registry.types.values():
             for route in event_type.options.routes:
@@ -231,13 +246,7 @@ class Router:
         if target is None:
             raise IngestError("unknown_type", f"No schema is loaded for the type {name[:128]!r}.")
         headers = head.headers
-        coding = headers.get("content-encoding", "identity").strip().lower()
-        if coding not in ("", "identity"):
-            raise IngestError(
-                "unsupported_encoding",
-                f"The content coding {coding[:64]!r} is not supported.",
-                headers={"Accept-Encoding": "identity"},
-            )
+        codings = codings_of(headers["content-encoding"]) if "content-encoding" in headers else ()
         if head.content_length is None and not head.chunked:
             raise IngestError(
                 "length_required", "A body is needed: send Content-Length or chunked."
@@ -259,14 +268,17 @@ class Router:
         query = dict(parse_qsl(head.query)) if head.query else {}
         atomic = _flag(query, "atomic", default=False)
         list_ids = _flag(query, "ids", default=True)
-        key = (name, form, atomic, list_ids)
+        key = (name, form, codings, atomic, list_ids)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._event_plan(target, form, atomic, list_ids)
+            plan = self._plans[key] = self._event_plan(target, form, codings, atomic, list_ids)
         return plan
 
-    def _event_plan(self, target: Target, form: str, atomic: bool, list_ids: bool) -> Plan:
-        run = getattr(self._ways, form)
+    def _event_plan(
+        self, target: Target, form: str, codings: tuple[str, ...], atomic: bool, list_ids: bool
+    ) -> Plan:
+        way = getattr(self._ways, form)
+        run = self._ways.coded if codings else way
         if target.handler is None:
             submit = self._submit
         else:
@@ -279,6 +291,9 @@ class Router:
             type_name=target.name,
             submit=submit,
             run=run,
+            codings=codings,
+            way=way,
+            single=form == "event",
             target=target,
             atomic=atomic,
             list_ids=list_ids,

@@ -91,11 +91,18 @@ class Service:
             )
             for name, event_type in registry.types.items()
         }
-        endpoints = Endpoints(self.responder, self.health, metrics, registry)
+        endpoints = Endpoints(
+            self.responder, self.health, metrics, registry, settings.compress_min_bytes
+        )
         router = Router(
             registry,
             targets,
-            Ways(self.pipeline.event, self.pipeline.lines, self.pipeline.array),
+            Ways(
+                self.pipeline.event,
+                self.pipeline.lines,
+                self.pipeline.array,
+                self.pipeline.coded,
+            ),
             self.pool.submit,
             self.pool.spawn,
             endpoints.table(),

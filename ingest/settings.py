@@ -281,6 +281,19 @@ class Settings:
         "Time a client may leave its answers unread; then its connection is closed.",
         minimum=SHORTEST_TIMEOUT_SECONDS,
     )
+    body_min_bytes_per_second: int = _setting(
+        256,
+        "time",
+        "Slowest a body may arrive, on average and after 5 seconds; then 408. 0 for any rate.",
+        minimum=0,
+    )
+    answer_min_bytes_per_second: int = _setting(
+        256,
+        "time",
+        "Slowest a client may take answers that wait, on average over write_timeout_seconds; "
+        "then its connection is closed. 0: any rate but none at all.",
+        minimum=0,
+    )
 
     # -- connections -----------------------------------------------------------------------
     connections_max: int = _setting(
@@ -289,6 +302,22 @@ class Settings:
         "Most connections at a time; further ones are answered 503 and closed.",
         minimum=1,
         maximum=1_000_000,
+    )
+    connections_per_address_max: int = _setting(
+        0,
+        "connections",
+        "Most connections from one client address; further ones are answered 503 and closed. "
+        "0 for no such limit: behind a proxy all clients have its address.",
+        minimum=0,
+        maximum=1_000_000,
+    )
+    buffered_max_bytes: int = _setting(
+        256 << 20,
+        "connections",
+        "Most that is kept for all connections together of requests that have not arrived whole, "
+        "large bodies, and answers not taken; from three quarters of it large bodies get 503. At "
+        "least four times request_body_max_bytes.",
+        minimum=64 << 10,
     )
 
     # -- pool ------------------------------------------------------------------------------
@@ -402,10 +431,18 @@ class Settings:
 
     def _disagreements(self) -> list[Problem]:
         """Settings that are fine each for itself and cannot stand together."""
-        if self.json_decoder == "orjson" or self.duplicate_keys == "accept":
-            return []
-        message = f"duplicate_keys reject does not go with json_decoder {self.json_decoder}"
-        return [Problem("duplicate_keys", self.origins["duplicate_keys"], message)]
+        problems = []
+        if self.json_decoder != "orjson" and self.duplicate_keys != "accept":
+            message = f"duplicate_keys reject does not go with json_decoder {self.json_decoder}"
+            problems.append(Problem("duplicate_keys", self.origins["duplicate_keys"], message))
+        if self.buffered_max_bytes < 4 * self.request_body_max_bytes:
+            # Whichever of the two was set; both are at their default only if neither was.
+            name = "buffered_max_bytes"
+            if name not in self.origins:
+                name = "request_body_max_bytes"
+            message = "buffered_max_bytes must be at least four times request_body_max_bytes"
+            problems.append(Problem(name, self.origins[name], message))
+        return problems
 
 
 def _declarations() -> tuple[Setting, ...]:

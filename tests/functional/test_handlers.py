@@ -61,10 +61,11 @@ def test_an_exception_is_500_with_its_traceback_in_the_log_only(served) -> None:
     assert (answer.status, answer.json()["code"]) == (500, "handler_error")
     assert b"ZeroDivisionError" not in answer.body
     assert gateway.metric('ingest_handler_errors_total{type="thing"}') == 1
+    made = gateway.post("/v1/events/thing", {"n": 1}).json()["request_id"]
     gateway.stop()
-    (line,) = [line for line in gateway.log_lines() if line["event"] == "handler.failed"]
-    assert line["request_id"] == "find-me"
-    assert "ZeroDivisionError" in json.dumps(line)
+    lines = [line for line in gateway.log_lines() if line["event"] == "handler.failed"]
+    assert [line["request_id"] for line in lines] == ["find-me", made]
+    assert "ZeroDivisionError" in json.dumps(lines[0])
 
 
 def test_a_handler_over_its_time_is_504(served) -> None:  # type: ignore[no-untyped-def]

@@ -9,8 +9,8 @@ PACKAGE = Path("ingest")
 
 #: Modules that know bytes and values only.
 PURE = (
-    "answers", "batch", "codec", "errors", "exits", "handlers/event", "journal/frame",
-    "journal/record", "type_options",
+    "answers", "batch", "codec", "encodings", "errors", "exits", "handlers/event", "journal/frame",
+    "journal/record", "openapi_parts", "representations", "type_options",
     *(f"http/{path.stem}" for path in (PACKAGE / "http").glob("[a-z]*.py")),
 )  # fmt: skip
 IMPURE = {
@@ -21,13 +21,14 @@ IMPURE = {
 #: Lowest first: a module imports nothing of a layer above its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("version", "exits", "errors"),
+    ("encodings",),
     ("settings", "codec", "http", "metrics", "type_options"),
-    ("logs", "answers", "validation", "health", "handlers/event"),
+    ("logs", "answers", "representations", "validation", "health", "handlers/event"),
     ("registry", "journal", "handlers/loader"),
-    ("handlers/runner", "pool", "batch"),
+    ("handlers/runner", "pool", "batch", "inflating"),
     ("connection", "routes"),
     ("responder",),
-    ("pipeline", "endpoints", "server"),
+    ("pipeline", "endpoints", "openapi", "server"),
     ("service",),
     ("check", "cli_parser"),
     ("docs", "cli"),
