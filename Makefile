@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint bench docs coverage clean
+.PHONY: run test slow lint bench docs coverage fuzz fuzz-short clean
 
 # The stamp says that what setup.cfg asks for is installed; a newer setup.cfg installs again.
 $(STAMP): setup.cfg pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (first time: about a minute)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[test,lint]'
 	@touch $@
 
 run: $(STAMP)
@@ -19,6 +19,12 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Thousands of slow and greedy clients; takes some minutes and wants the machine for itself.
+slow: $(STAMP)
+	@command -v slowhttptest >/dev/null || { \
+		echo "slowhttptest is missing: apt-get install slowhttptest" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -28,13 +34,35 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m ops.bench $(BENCH)
 
+# The fuzzers have an environment of their own: their pytest plugins import what gevent must
+# patch first, so the tests' environment must not have them.
+FUZZ_VENV := $(VENV)/fuzz
+FUZZ_STAMP := $(FUZZ_VENV)/.installed
+FUZZ_SECONDS ?= 1800
+
+$(FUZZ_STAMP): $(STAMP) setup.cfg pyproject.toml
+	@test -x $(FUZZ_VENV)/bin/python || $(BIN)/python -m venv $(FUZZ_VENV)
+	@echo "installing the fuzzers into $(FUZZ_VENV) (first time: about a minute)"
+	@$(FUZZ_VENV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+		--only-binary atheris --editable '.[test,fuzz]' || { \
+		echo "The fuzzers cannot be installed for $$($(BIN)/python --version) on $$(uname -sm)." >&2; \
+		echo "atheris has wheels for CPython 3.10 to 3.14 on Linux x86_64; its release notes tell of others." >&2; \
+		exit 1; }
+	@touch $@
+
+fuzz: $(FUZZ_STAMP)
+	$(FUZZ_VENV)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+fuzz-short: $(FUZZ_STAMP)
+	$(FUZZ_VENV)/bin/python -m tests.fuzz --seconds 60
+
 # The pages that are made from declarations; a test fails when they are not current.
 docs: $(STAMP)
 	$(BIN)/python -m ingest.docs
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under=90
 

@@ -8,8 +8,10 @@ here. The watcher is stopped while the greenlet waits for anything else; not rea
 1. it waits in line for a slot of the pool (`Wait.SLOT`),
 2. `PIPELINE_MAX` of its exchanges have no answer yet, or its peer does not take the
    answers it already has (`Wait.ROOM`),
-3. all earlier answers must leave first: before `100 Continue`, before closing
-   (`Wait.QUIET`).
+3. all earlier answers must leave first: before `100 Continue`, before closing, and before
+   the request behind a large body (`Wait.QUIET`),
+4. its body would need memory that there is none of (`Wait.MEMORY`, see
+   `connection_memory.py`).
 
 Answers may be completed in any order; they leave in the order of the requests. Whoever
 completes one sends it with the raw non-blocking `send`, without a switch to this
@@ -20,8 +22,8 @@ This module must not know JSON, schemas or the journal.
 
 from __future__ import annotations
 
-import enum
 import socket
+import struct
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,19 @@ import greenlet
 from gevent.hub import get_hub
 
 from ingest.answers import CONTINUE
+from ingest.connection_limits import (
+    LINGER_MAX_BYTES,
+    LINGER_SECONDS,
+    REQUEST_LIMITS,
+    Cut,
+    Expired,
+    Finished,
+    Phase,
+    Wait,
+    too_slow,
+    unacknowledged,
+)
+from ingest.connection_memory import Account
 from ingest.errors import IngestError
 from ingest.logs import get_logger
 
@@ -37,56 +52,22 @@ if TYPE_CHECKING:
     from ingest.http.head import Head
     from ingest.routes import Plan
     from ingest.server import Server
+    from ingest.settings import Settings
 
 log = get_logger(__name__)
 
 READ, WRITE = 1, 2
+#: SO_LINGER for a close that resets (socket(7)).
+RESET = struct.pack("ii", 1, 0)
 
-#: Bytes asked of the kernel at a time.
+#: Bytes asked of the kernel at a time. A body beyond it is a large one: it is counted against
+#: `buffered_max_bytes` until it is answered.
 RECEIVE_BYTES = 65536
 #: Exchanges of one connection without an answer; further requests stay unread.
 PIPELINE_MAX = 256
 #: The body of a refused request is read and dropped up to this size, so that the
 #: connection can be kept; a larger one is answered at once and the connection closed.
 DISCARD_MAX_BYTES = 65536
-#: After a closing answer the peer's bytes are dropped for this long and this many, so
-#: that a reset does not overtake the answer (RFC 9112 section 9.6).
-LINGER_SECONDS = 2.0
-LINGER_MAX_BYTES = 4 << 20
-
-
-class Phase(enum.IntEnum):
-    """What the connection waits for from its peer; each has its own time limit."""
-
-    IDLE = 0
-    HEAD = 1
-    BODY = 2
-    LINGER = 3
-
-
-class Wait(enum.IntEnum):
-    """What the greenlet waits for besides bytes; NOTHING while the watcher runs."""
-
-    NOTHING = 0
-    SLOT = 1
-    ROOM = 2
-    QUIET = 3
-
-
-class Expired(Exception):
-    """Thrown into the greenlet by the server's sweep: a time limit has passed.
-
-    Args:
-        kind: `header`, `body`, `idle`, `write` or `linger`.
-    """
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
-        self.kind = kind
-
-
-class Finished(Exception):
-    """Thrown into the greenlet when the last answer of a closing connection has left."""
 
 
 class Exchange:
@@ -100,10 +81,13 @@ class Exchange:
         started: monotonic seconds when the request was complete.
         close: whether the connection ends after this answer.
         answer: the bytes of the answer; None until it is complete.
+        request_id: once it is known; see `Responder.request_id`.
         context: what the pipeline keeps between validation and commit.
     """
 
-    __slots__ = ("answer", "body", "close", "connection", "context", "head", "plan", "started")
+    __slots__ = (
+        "answer", "body", "close", "connection", "context", "head", "plan", "request_id", "started",
+    )  # fmt: skip
 
     def __init__(
         self, connection: Connection, head: Head, plan: Plan, body: bytes, started: float
@@ -116,6 +100,14 @@ class Exchange:
         self.close = not head.keep_alive
         self.answer: bytes | None = None
         self.context: Any = None
+        self.request_id = ""
+
+
+def _kept(exchange: Exchange) -> int:
+    """Bytes kept for an exchange whose answer, if there is one, waits for an earlier one."""
+    if exchange.answer is None:
+        return 0
+    return len(exchange.answer) + (exchange.head.size if exchange.head else 0)
 
 
 class Connection:
@@ -128,9 +120,10 @@ class Connection:
     """
 
     __slots__ = (
-        "_loop", "_server", "_switch_to_hub", "_unsent", "_wait", "_write_watcher", "address",
-        "closing", "dirty", "exchanges", "finished", "greenlet", "parser", "phase", "since", "sock",
-        "stalled_since", "watcher",
+        "_account", "_behind", "_loop", "_rated_since", "_received", "_server", "_stalled_left",
+        "_switch_to_hub", "_unsent", "_wait", "_write_watcher", "address", "closing", "dirty",
+        "exchanges", "finished", "greenlet", "parser", "phase", "since", "sock", "stalled_since",
+        "watcher",
     )  # fmt: skip
 
     def __init__(self, server: Server, sock: socket.socket, address: Any) -> None:
@@ -143,6 +136,12 @@ class Connection:
         self.parser = server.new_parser()
         self.exchanges: deque[Exchange] = deque()
         self._unsent: bytes = b""
+        #: bytes of answers that are complete and wait for an earlier one
+        self._behind = 0
+        self._account = Account(server.memory, self)
+        #: bytes of a body since `_rated_since`, which its rate is judged by
+        self._received = 0
+        self._rated_since = 0.0
         self._wait = Wait.NOTHING
         self._write_watcher: Any = None
         self.closing = False
@@ -152,8 +151,10 @@ class Connection:
         self.phase = Phase.IDLE
         #: when the phase began, by the monotonic clock
         self.since: float = monotonic()
-        #: when the peer stopped taking answers; 0.0 while it takes them
+        #: since when its taking of answers is judged; 0.0 while the kernel has them all
         self.stalled_since = 0.0
+        #: what it had not taken then, and what was added since, in bytes
+        self._stalled_left = 0
         self.greenlet = greenlet.greenlet(self._run, hub)
         self.watcher = self._loop.io(sock.fileno(), READ)
         self.watcher.start(self.greenlet.switch)
@@ -168,6 +169,8 @@ class Connection:
             reason = self._end("drain")
         except Expired as expired:
             reason = self._expire(expired)
+        except Cut:
+            reason = "limit"
         except OSError as error:
             log.debug("connection.lost", error=str(error))
             reason = "client"
@@ -187,6 +190,9 @@ class Connection:
         exchanges = self.exchanges
         next_head, next_body, feed = parser.head, parser.body, parser.feed
         receive, switch_to_hub, clock = self.sock.recv, self._switch_to_hub, monotonic
+        room = PIPELINE_MAX
+        body: bytes | None
+        exchange: Any
         woken = True  # the watcher's first event is what started this greenlet
         now = clock()
         try:
@@ -194,9 +200,14 @@ class Connection:
                 head = next_head()
                 while head is None:
                     if not woken:
-                        if parser.begun and self.phase is not Phase.HEAD:
-                            self.phase = Phase.HEAD
-                            self.since = now
+                        if parser.begun:
+                            head = self._receive_head()
+                            if head is None:
+                                self._wait_until_quiet()
+                                return "client"
+                            now = clock()
+                            break
+                        data = body = exchange = b""  # who is idle keeps nothing
                         switch_to_hub()
                     woken = False
                     try:
@@ -206,6 +217,8 @@ class Connection:
                     if not data:
                         self._wait_until_quiet()
                         return "client"
+                    if self.closing:  # the last answer has left; this was not for us to read
+                        return self._end("drain")
                     now = clock()
                     feed(data)
                     head = next_head()
@@ -218,10 +231,14 @@ class Connection:
                 if body is None:
                     body = self._receive_body(head, plan)
                     now = clock()
+                    if len(body) > RECEIVE_BYTES:
+                        room = 0
                 exchange = Exchange(self, head, plan, body, now)
                 exchanges.append(exchange)
                 if plan.immediate:
                     server.answer_now(exchange)
+                    if parser.buffered:
+                        self._yield_turn()
                 elif pool.in_use < pool.size:
                     pool.in_use += 1
                     plan.submit(exchange)
@@ -229,11 +246,11 @@ class Connection:
                     plan.submit(exchange)
                 else:
                     server.refuse(exchange)
-                if exchange.close:
+                if exchange.close or self.closing:
                     self._wait_until_quiet()
-                    return self._end("client")
-                if self._unsent or len(exchanges) >= PIPELINE_MAX:
-                    self._park(Wait.ROOM)
+                    return self._end("client" if exchange.close else "drain")
+                if self._unsent or len(exchanges) >= room:
+                    room = self._make_room(room)
         except IngestError as error:
             # Raised by the parser, or for a body that is not worth reading: the stream's
             # next request cannot be found, so this is the last answer.
@@ -252,8 +269,33 @@ class Connection:
             except BlockingIOError:
                 self._switch_to_hub()
                 continue
+            self._received += len(data)
             self.parser.feed(data)
             return bool(data)
+
+    def _receive_head(self) -> Head | None:
+        """Read the rest of a request's head, of which the beginning is here.
+
+        Returns:
+            None: the peer closed within it.
+
+        Raises:
+            IngestError: it is no head, or there is no memory left to keep its beginning in.
+        """
+        self.phase = Phase.HEAD
+        self.since = monotonic()
+        parser, account, memory = self.parser, self._account, self._server.memory
+        head = None
+        while head is None:
+            account.hold_input(parser.buffered)
+            if memory.full:
+                raise self._server.out_of_memory()
+            self._switch_to_hub()
+            if not self._receive_now():
+                return None
+            head = parser.head()
+        account.hold_input(0)
+        return head
 
     def _receive_body(self, head: Head, plan: Plan) -> bytes:
         """Read the rest of a request's body.
@@ -268,41 +310,99 @@ class Connection:
             or head.content_length > DISCARD_MAX_BYTES
         ):
             raise plan.refusal
+        memory, account = self._server.memory, self._account
+        large = (head.content_length or 0) > RECEIVE_BYTES
+        if large and memory.large.closed:
+            raise self._server.out_of_memory()
         if head.expect_continue and not self.parser.buffered:
             # RFC 9110 section 10.1.1: only while the client still waits for it.
             self._wait_until_quiet()
             self.send(CONTINUE)
         self.phase = Phase.BODY
-        self.since = monotonic()
-        next_body = self.parser.body
+        self.since = self._rated_since = monotonic()
+        self._received = 0
+        parser = self.parser
         body = None
-        while body is None:
-            self._switch_to_hub()
-            if not self._receive_now():
-                raise ConnectionResetError("the peer closed within a body")
-            body = next_body()
+        try:
+            while body is None:
+                held = parser.buffered
+                account.hold_input(held)
+                self._switch_to_hub()
+                large = large or held > RECEIVE_BYTES
+                if not memory.may_read(self, large):
+                    self._wait_for_memory(large)
+                    continue
+                if not self._receive_now():
+                    raise ConnectionResetError("the peer closed within a body")
+                body = parser.body()
+        finally:
+            memory.leave(self)
+        account.hold_input(0)
+        if len(body) > RECEIVE_BYTES:
+            account.hold_body(len(body))
         self.phase = Phase.IDLE
         return body
 
     # -- waiting for something other than bytes -----------------------------------------
 
-    def _park(self, wait: Wait) -> None:
+    def _park(self, wait: Wait, beside: int = 0) -> None:
+        """Switch away, unread, until it is over what this connection waits for.
+
+        Args:
+            beside: bytes that are kept meanwhile beside what the parser holds.
+        """
+        account, memory = self._account, self._server.memory
+        before = account.input
+        account.hold_input(self.parser.buffered + beside)
+        if memory.full:
+            memory.relieve()
         self.watcher.stop()
         self._wait = wait
         try:
             self._switch_to_hub()
         finally:
             self._wait = Wait.NOTHING
-        self.watcher.start(self.greenlet.switch)
+            self.watcher.start(self.greenlet.switch)
+        account.hold_input(before)
+
+    def _make_room(self, room: int) -> int:
+        """Wait until the next request may be read.
+
+        Args:
+            room: 0 behind a large body: it is answered first, so that it is known when it
+                is no longer held.
+
+        Returns:
+            how many exchanges may be without an answer from now on.
+        """
+        if room:
+            self._park(Wait.ROOM)
+        else:
+            self._wait_until_quiet()
+            self._account.hold_body(0)
+        return PIPELINE_MAX
+
+    def _wait_for_memory(self, large: bool) -> None:
+        """Pause a body; its rate is judged anew afterwards, because it was not read."""
+        self._server.memory.wait(self, large)
+        self._park(Wait.MEMORY)
+        self._rated_since = monotonic()
+        self._received = 0
+
+    def _yield_turn(self) -> None:
+        """Let the event loop run between two pipelined requests that nothing else bounds."""
+        self._loop.run_callback(self.greenlet.switch)
+        self._park(Wait.TURN)
 
     def _wait_for_slot(self) -> bool:
         """Stand in line for a slot. False: the line is full, refuse."""
-        pool = self._server.pool
-        if not pool.wait_in_line(self):
+        server = self._server
+        pool = server.pool
+        if server.memory.full or not pool.wait_in_line(self):
             return False
         self.phase = Phase.IDLE
         try:
-            self._park(Wait.SLOT)
+            self._park(Wait.SLOT, len(self.exchanges[-1].body))
         except BaseException:
             if not pool.leave_line(self):
                 pool.release()  # it was granted in the same turn in which this ended
@@ -310,12 +410,12 @@ class Connection:
         return True
 
     def resume(self) -> None:
-        """The pool grants the slot this connection stood in line for."""
+        """It got what it stood in line for: a slot, or memory."""
         self._loop.run_callback(self.greenlet.switch)
 
     def _wait_until_quiet(self) -> None:
         """Wait until every answer so far has left."""
-        if self.exchanges or self._unsent:
+        while self.exchanges or self._unsent:
             self._park(Wait.QUIET)
 
     def _after_send(self) -> None:
@@ -329,10 +429,11 @@ class Connection:
             self._wait = Wait.NOTHING
             self._loop.run_callback(self.greenlet.switch)
         elif self.closing and not self.finished and not (self._unsent or self.exchanges):
-            # The server decided to close after this answer (drain) while the greenlet
-            # waits for the next request.
-            self.finished = True
-            if wait is Wait.NOTHING:
+            # Whoever answered decided to close after it (drain) while the greenlet waits
+            # for the next request. If the greenlet itself answers, it knows.
+            waits = wait is Wait.NOTHING or wait is Wait.MEMORY
+            if waits and greenlet.getcurrent() is not self.greenlet:
+                self.finished = True
                 self.interrupt(Finished())
 
     # -- sending ----------------------------------------------------------------------
@@ -340,8 +441,14 @@ class Connection:
     def complete(self, exchange: Exchange, answer: bytes) -> None:
         """Give an exchange its answer and send what is next in order."""
         exchange.answer = answer
-        if self.exchanges and self.exchanges[0] is exchange:
+        exchanges = self.exchanges
+        if not exchanges:
+            return  # the connection has ended meanwhile
+        if exchanges[0] is exchange:
             self.flush()
+        else:
+            self._behind += _kept(exchange)
+            self._hold_answers()
 
     def flush(self) -> None:
         """Send every answer that is complete and next in order, in one go."""
@@ -353,6 +460,9 @@ class Connection:
                 break
             ready.append(answer)
             exchanges.popleft()
+        if self._behind:
+            self._behind = sum(map(_kept, exchanges))
+            self._hold_answers()
         if ready:
             self.send(ready[0] if len(ready) == 1 else b"".join(ready))
 
@@ -360,6 +470,8 @@ class Connection:
         """Send now what the kernel takes and keep the rest; never blocks, never raises."""
         if self._unsent:
             self._unsent += data
+            self._stalled_left += len(data)
+            self._hold_answers()
             return
         try:
             sent = self.sock.send(data)
@@ -370,6 +482,8 @@ class Connection:
         if sent != len(data):
             self._unsent = data[sent:]
             self.stalled_since = monotonic()
+            self._stalled_left = self._left()
+            self._hold_answers()
             self._write_watcher = self._loop.io(self.sock.fileno(), WRITE)
             self._write_watcher.start(self._on_writable)
         elif self._wait or self.closing:
@@ -383,10 +497,21 @@ class Connection:
         except OSError:
             sent = len(self._unsent)
         self._unsent = self._unsent[sent:]
-        self.stalled_since = monotonic()
+        self._hold_answers()
         if not self._unsent:
             self._stop_writing()
             self._after_send()
+
+    def _left(self) -> int:
+        """Bytes of answers that the peer has not acknowledged."""
+        return len(self._unsent) + unacknowledged(self.sock.fileno())
+
+    def _hold_answers(self) -> None:
+        self._account.hold_answers(len(self._unsent) + self._behind)
+
+    def cut(self) -> None:
+        """End this connection for the memory it holds: its peer does not take answers."""
+        self.interrupt(Cut())
 
     def _stop_writing(self) -> None:
         self.stalled_since = 0.0
@@ -400,13 +525,14 @@ class Connection:
     def _expire(self, expired: Expired) -> str:
         """A time limit has passed: answer 408 where a request had begun, then close."""
         kind = expired.kind
-        if kind in ("header", "body"):
+        if kind in REQUEST_LIMITS:
             try:
-                self._server.answer_error(
-                    self, IngestError("request_timeout", f"The {kind} did not arrive in time.")
-                )
+                self.phase = Phase.IDLE
+                error = IngestError("request_timeout", REQUEST_LIMITS[kind])
+                self._server.answer_error(self, error)
+                self._wait_until_quiet()
                 return self._end("timeout")
-            except (Expired, OSError):
+            except (Expired, Cut, OSError):
                 return "timeout"
         return "idle" if kind == "idle" else "timeout"
 
@@ -426,7 +552,7 @@ class Connection:
                 if not data:
                     break
                 dropped += len(data)
-        except (OSError, Expired):
+        except (OSError, Expired, Cut):
             pass  # the peer went first, or the time is over: either way it is closed now
         return reason
 
@@ -434,7 +560,12 @@ class Connection:
         self.watcher.stop()
         self.watcher.close()
         self._stop_writing()
-        self._unsent = b""
+        if self._unsent:
+            # The peer is to learn that the answer is not whole, and the kernel not to keep it.
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self._unsent = b""
+        self.exchanges.clear()
+        self._account.close()
         self.sock.close()
         self._server.forget(self, reason)
 
@@ -445,13 +576,16 @@ class Connection:
             now: monotonic seconds.
         """
         limits = server.settings
-        if self.stalled_since and now - self.stalled_since > limits.write_timeout_seconds:
+        if self.stalled_since and self._stalls(now, limits):
             return "write"
-        if self._wait or self.exchanges:
+        wait = self._wait
+        if wait and wait is not Wait.MEMORY:
             return None
         waited = now - self.since
         phase = self.phase
         if phase is Phase.IDLE:
+            if self.exchanges:
+                return None
             # One that has never sent a byte gets only as long as a head may take.
             fresh = not self.greenlet
             limit = limits.header_timeout_seconds if fresh else limits.idle_timeout_seconds
@@ -459,15 +593,40 @@ class Connection:
         if phase is Phase.HEAD:
             return "header" if waited > limits.header_timeout_seconds else None
         if phase is Phase.BODY:
-            return "body" if waited > limits.body_timeout_seconds else None
+            if waited > limits.body_timeout_seconds:
+                return "body"
+            slow = too_slow(
+                self._received, now - self._rated_since, limits.body_min_bytes_per_second
+            )
+            return "body_rate" if slow and not wait else None
         return "linger" if waited > LINGER_SECONDS else None
+
+    def _stalls(self, now: float, limits: Settings) -> bool:
+        """Whether the peer took too little of its answers in the last while.
+
+        Judged is what the peer's kernel has acknowledged, because ours takes and gives in
+        lumps; and anew for each `write_timeout_seconds`, so that nobody saves up.
+        """
+        waited = now - self.stalled_since
+        if waited <= limits.write_timeout_seconds:
+            return False
+        left = self._left()
+        if self._stalled_left - left <= limits.answer_min_bytes_per_second * waited:
+            return True
+        self.stalled_since = now
+        self._stalled_left = left
+        return False
 
     def interrupt(self, event: BaseException) -> None:
         """Throw `Expired`, `Finished` or `GreenletExit` into the greenlet, next turn."""
         if self.greenlet:
-            self._loop.run_callback(self.greenlet.throw, event)
+            self._loop.run_callback(self._throw, event)
         elif not self.greenlet.dead:  # no byte ever came, so it was never switched to
             self._dispose("idle" if isinstance(event, Expired) else "drain")
+
+    def _throw(self, event: BaseException) -> None:
+        if not self.greenlet.dead:  # it may have ended between the call and this turn
+            self.greenlet.throw(event)
 
     def idle(self) -> bool:
         """Whether it has no request in flight and none half received."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import errno
 import socket
+from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from gevent.event import Event
 from gevent.server import StreamServer
 
 from ingest.connection import Connection, Exchange, Expired
+from ingest.connection_memory import Memory
 from ingest.errors import IngestError
 from ingest.http.head import Head, HeadCache
 from ingest.http.parser import Limits, RequestParser
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 SWEEP_SECONDS = 0.5
+#: Bytes of answers that the kernel takes beyond what is on its way to the peer (tcp(7)).
+UNSENT_IN_KERNEL_BYTES = 128 << 10
 #: Connections looked at between two turns of the event loop.
 SWEEP_CHUNK = 2000
 
@@ -88,6 +92,9 @@ def listen(host: str, port: int, backlog: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted sockets inherit it: an answer is one send and must not wait for an ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # And so is this: answers that a peer does not take are to be seen, counted and
+        # bounded here, instead of filling the kernel's memory with megabytes each.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL_BYTES)
         sock.bind((host, port))
         sock.listen(backlog)
         sock.setblocking(False)
@@ -119,6 +126,9 @@ class Server:
         self.settings = settings
         self.pool = pool
         self.connections: set[Connection] = set()
+        self.memory = Memory(settings.buffered_max_bytes, metrics)
+        #: open connections by client address; kept only if there is a limit on them
+        self._per_address: Counter[str] = Counter()
         self._metrics = metrics
         self._responder = responder
         self._router = router
@@ -197,18 +207,33 @@ class Server:
     # -- connections --------------------------------------------------------------------
 
     def _accepted(self, sock: Any, address: Any) -> None:
-        metrics = self._metrics
-        if len(self.connections) >= self.settings.connections_max:
-            metrics.connections_refused.value += 1
-            self._responder.refuse_connection(sock)
-            sock.close()
+        settings = self.settings
+        if len(self.connections) >= settings.connections_max:
+            self._refuse_connection(sock, "total", "Too many connections.")
             return
-        metrics.connections_opened.value += 1
+        per_address_max = settings.connections_per_address_max
+        if per_address_max:
+            host = address[0]
+            if self._per_address[host] >= per_address_max:
+                self._refuse_connection(sock, "address", "Too many connections from your address.")
+                return
+            self._per_address[host] += 1
+        self._metrics.connections_opened.value += 1
         self.connections.add(Connection(self, sock, address))
+
+    def _refuse_connection(self, sock: Any, limit: str, detail: str) -> None:
+        self._metrics.connections_refused.cell(limit).value += 1
+        self._responder.refuse_connection(sock, detail)
+        sock.close()
 
     def forget(self, connection: Connection, reason: str) -> None:
         """A connection has ended; `reason` is a value of the metric's label."""
         self.connections.discard(connection)
+        if self.settings.connections_per_address_max:
+            host = connection.address[0]
+            self._per_address[host] -= 1
+            if not self._per_address[host]:
+                del self._per_address[host]
         self._metrics.connections_closed.cell(reason).value += 1
         if not self.connections:
             self._empty.set()
@@ -249,6 +274,11 @@ class Server:
         """Answer 503: the pool and the line in front of it are full."""
         self._responder.problem(exchange, self._responder.overloaded("The request pool is full."))
 
+    def out_of_memory(self) -> IngestError:
+        """The refusal of a request whose bytes would have to be kept and cannot be."""
+        self.memory.refused.value += 1
+        return self._responder.overloaded("Too much is waiting to be received or answered.")
+
     def answer_error(self, connection: Connection, error: IngestError) -> None:
         """Answer something that never became a request, as the connection's last answer."""
         self._responder.protocol_error(connection, error)
@@ -262,9 +292,14 @@ class Server:
 
     def _sweep(self) -> None:
         while True:
+            before = monotonic()
             gevent.sleep(SWEEP_SECONDS)
+            now = monotonic()
+            if now - before > 2 * SWEEP_SECONDS:
+                # Something held the event loop up. What has arrived meanwhile was not
+                # read, and nobody is late because of that.
+                continue
             try:
-                now = monotonic()
                 for count, connection in enumerate(list(self.connections), 1):
                     kind = connection.overdue(now, self)
                     if kind is not None:

@@ -215,4 +215,5 @@ def test_one_connection_too_many_is_told_so(new_gateway) -> None:  # type: ignor
             assert answer.status == 503
             assert int(answer.headers["retry-after"]) >= 1
             assert third.closed()
-        assert b"ingest_connections_refused_total 1.0" in first.request("GET", "/metrics").body
+        refused = b'ingest_connections_refused_total{limit="total"} 1.0'
+        assert refused in first.request("GET", "/metrics").body
