@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from gevent.hub import get_hub
+
 from ingest.codec import dumps
 from ingest.connection import Exchange
 from ingest.encodings import compress, negotiate
@@ -22,6 +24,9 @@ from ingest.representations import Document, is_current
 from ingest.responder import Responder
 
 Endpoint = Callable[[Exchange], None]
+
+#: Expositions kept for the rest of a turn; Accept is the client's to choose.
+SCRAPES_MAX = 8
 
 
 class Endpoints:
@@ -50,6 +55,8 @@ class Endpoints:
         self._compress_min_bytes = compress_min_bytes
         self._openapi = Document(dumps(openapi_document(registry)) + b"\n", "application/json")
         self._types = Document(dumps({"types": self._list_types()}) + b"\n", "application/json")
+        #: what `/metrics` answered in this turn of the event loop, by Accept
+        self._scrapes: dict[str | None, tuple[bytes, str]] = {}
         #: by file; made when they are asked for
         self._schemas: dict[str, Document] = {}
 
@@ -85,8 +92,20 @@ class Endpoints:
         return probe
 
     def metrics(self, exchange: Exchange) -> None:
-        """`GET /metrics`: Prometheus text or OpenMetrics, by Accept."""
-        body, content_type = self._metrics.render(exchange.head.headers.get("accept"))
+        """`GET /metrics`: Prometheus text or OpenMetrics, by Accept.
+
+        It takes milliseconds to make, so all who ask in one turn of the event loop get the
+        same one: a thousand of them do not hold up the events.
+        """
+        accept = exchange.head.headers.get("accept")
+        made = self._scrapes.get(accept)
+        if made is None:
+            made = self._metrics.render(accept)
+            if not self._scrapes:
+                get_hub().loop.run_callback(self._scrapes.clear)
+            if len(self._scrapes) < SCRAPES_MAX:
+                self._scrapes[accept] = made
+        body, content_type = made
         headers = {"Vary": "Accept, Accept-Encoding"}
         coding = self._coding(exchange, body)
         if coding:
