@@ -15,7 +15,10 @@ import ingest
 
 def handle(event):
     order = event.data
-    total = sum(line["quantity"] * Decimal(line["price"]["amount"]) for line in order["lines"])
+    # 2.0 is an integer to JSON Schema and a float to Python, so everything becomes a Decimal.
+    total = sum(
+        Decimal(line["quantity"]) * Decimal(line["price"]["amount"]) for line in order["lines"]
+    )
     if Decimal(order["total"]["amount"]) != total:
         raise ingest.Reject(
             f"total is {order['total']['amount']}, the lines add up to {total}",

@@ -333,6 +333,7 @@ class Connection:
                     self._wait_for_memory(large)
                     continue
                 if not self._receive_now():
+                    self._wait_until_quiet()  # it may still read the answers it is due
                     raise ConnectionResetError("the peer closed within a body")
                 body = parser.body()
         finally:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from referencing import Registry as References
 
-from ingest.codec import DEPTH_CEILING, DecodeError, make_decoder
+from ingest.codec import DecodeError, make_decoder
 from ingest.registry_checks import (
     Document,
     SchemaProblem,
@@ -34,6 +34,8 @@ __all__ = ["EventType", "Registry", "RegistryError", "SchemaProblem"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ONLY_VERSION = "1"
 FILE_MAX_BYTES = 4 << 20
+#: Schemas nest by hand; each level costs jsonschema several Python frames.
+SCHEMA_DEPTH_MAX = 64
 
 
 class RegistryError(Exception):
@@ -157,7 +159,7 @@ class _Loader:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._decode = make_decoder("orjson", DEPTH_CEILING, "reject")
+        self._decode = make_decoder("orjson", SCHEMA_DEPTH_MAX, "reject")
         self._problems: list[SchemaProblem] = []
         self._warnings: list[SchemaProblem] = []
         #: version and file of each version of each type

@@ -284,7 +284,7 @@ def _ask_llhttp(raw: bytes, method: bytes) -> tuple[list[tuple[bytes, bytes]], s
 
 def _split(block: bytes) -> list[tuple[bytes, bytes]]:
     """Field lines, already known to be well-formed, without llhttp's help."""
-    pairs = (line.split(b":", 1) for line in block[:-4].split(b"\r\n"))
+    pairs = (line.split(b":", 1) for line in block[:-4].split(b"\r\n") if line)
     return [(name, value.strip(b"\t ")) for name, value in pairs]
 
 

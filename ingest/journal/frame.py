@@ -141,7 +141,9 @@ class Scanner:
                 break
             found = _MARK.match(buffer, at)
             if found is None:
-                if len(buffer) - at < MARK_MAX_BYTES:
+                # A mark holds no line feed before its end, so what has one is no mark but a
+                # payload's member of that name, and the mark comes behind it.
+                if len(buffer) - at < MARK_MAX_BYTES and buffer.find(b"\n", at) < 0:
                     search = at  # it may be a mark of which the end is not here yet
                     break
                 search = at + 1

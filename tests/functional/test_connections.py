@@ -193,6 +193,17 @@ def test_a_client_that_has_closed_its_side_still_gets_its_answer(gateway: Gatewa
         assert client.closed()
 
 
+def test_a_client_that_closes_its_side_within_a_body_gets_the_answers_before_it(
+    gateway: Gateway,
+) -> None:
+    with gateway.connect() as client:
+        client.send(REQUEST * 3 + REQUEST[:-5])
+        client.sock.shutdown(socket.SHUT_WR)
+        assert [client.answer().status for _ in range(3)] == [202] * 3
+        assert client.closed()
+    assert len(gateway.journal()) == 3
+
+
 def test_a_client_that_does_not_read_is_not_read_from(new_gateway) -> None:  # type: ignore[no-untyped-def]
     gateway = new_gateway(env={"INGEST_WRITE_TIMEOUT_SECONDS": "1"})
     with gateway.connect(timeout=60) as client:

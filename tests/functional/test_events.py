@@ -179,3 +179,16 @@ def test_schemas_can_be_read_and_revalidated(gateway: Gateway) -> None:
     )
     assert again.status == 304
     assert gateway.request("GET", "/v1/schemas/nope").status == 404
+
+
+def test_a_payload_that_holds_a_member_named_like_the_commit_mark_survives_a_restart(
+    new_gateway,
+) -> None:  # type: ignore[no-untyped-def]
+    event = {"url": "https://example.com/", "at": "2026-11-23T10:15:00Z", "ingestcommit": "x"}
+    gateway = new_gateway()
+    assert gateway.post("/v1/events/page_view", event).status == 202
+    assert gateway.stop() == 0
+    assert [record["data"] for record in gateway.journal()] == [event]
+    again = new_gateway(data=gateway.data)
+    assert again.post("/v1/events/page_view", event).status == 202
+    assert [record["data"] for record in again.journal()] == [event] * 2

@@ -464,6 +464,12 @@ def test_options_in_a_shared_part_are_a_warning(tmp_path: Path) -> None:
 # -- what is shipped ----------------------------------------------------------------------
 
 
+def test_a_schema_nested_too_deep_is_a_problem_and_no_recursion_error(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text('{"properties":{"a":' * 200 + "{}" + "}}" * 200)
+    with pytest.raises(RegistryError, match=r"deep\.json.*levels deep"):
+        Registry.load(tmp_path)
+
+
 def test_the_shipped_schemas_load_without_a_warning() -> None:
     registry = Registry.load(Path("schemas"))
     assert list(registry.types) == ["metrics", "order", "page_view"]
