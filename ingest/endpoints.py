@@ -9,12 +9,12 @@ Source: RFC 9110 sections 12.5.3 and 12.5.5 (Accept-Encoding, Vary), 13 (ETag, I
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-
-from gevent.hub import get_hub
+from typing import Any
 
 from ingest.codec import dumps
 from ingest.connection import Exchange
 from ingest.encodings import compress, negotiate
+from ingest.endpoints_paced import Paced
 from ingest.errors import IngestError
 from ingest.health import Health
 from ingest.metrics import Metrics
@@ -25,8 +25,8 @@ from ingest.responder import Responder
 
 Endpoint = Callable[[Exchange], None]
 
-#: Expositions kept for the rest of a turn; Accept is the client's to choose.
-SCRAPES_MAX = 8
+#: Expositions kept for those who asked together; Accept is the client's to choose.
+EXPOSITIONS_MAX = 8
 
 
 class Endpoints:
@@ -55,8 +55,7 @@ class Endpoints:
         self._compress_min_bytes = compress_min_bytes
         self._openapi = Document(dumps(openapi_document(registry)) + b"\n", "application/json")
         self._types = Document(dumps({"types": self._list_types()}) + b"\n", "application/json")
-        #: what `/metrics` answered in this turn of the event loop, by Accept
-        self._scrapes: dict[str | None, tuple[bytes, str]] = {}
+        self._scrapes = Paced(self._expose, responder, metrics)
         #: by file; made when they are asked for
         self._schemas: dict[str, Document] = {}
 
@@ -92,20 +91,22 @@ class Endpoints:
         return probe
 
     def metrics(self, exchange: Exchange) -> None:
-        """`GET /metrics`: Prometheus text or OpenMetrics, by Accept.
+        """`GET /metrics`: Prometheus text or OpenMetrics, by Accept."""
+        self._scrapes(exchange)
 
-        It takes milliseconds to make, so all who ask in one turn of the event loop get the
-        same one: a thousand of them do not hold up the events.
+    def _expose(self, exchange: Exchange, made: dict[Any, tuple[bytes, str]]) -> None:
+        """Answer with the metrics.
+
+        Args:
+            made: expositions of this moment, by Accept.
         """
         accept = exchange.head.headers.get("accept")
-        made = self._scrapes.get(accept)
-        if made is None:
-            made = self._metrics.render(accept)
-            if not self._scrapes:
-                get_hub().loop.run_callback(self._scrapes.clear)
-            if len(self._scrapes) < SCRAPES_MAX:
-                self._scrapes[accept] = made
-        body, content_type = made
+        exposition = made.get(accept)
+        if exposition is None:
+            exposition = self._metrics.render(accept)
+            if len(made) < EXPOSITIONS_MAX:
+                made[accept] = exposition
+        body, content_type = exposition
         headers = {"Vary": "Accept, Accept-Encoding"}
         coding = self._coding(exchange, body)
         if coding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import select
 import socket
 import threading
@@ -193,6 +194,43 @@ def test_one_address_may_have_so_many_connections_and_others_as_many(new_gateway
                 return False
 
     until(welcome)  # the two have left
+
+
+# -- turns ---------------------------------------------------------------------------------
+
+
+def test_a_long_pipeline_of_requests_does_not_keep_others_from_their_turn(
+    gateway: Gateway,
+) -> None:
+    def overtaken(attempt: int) -> bool:
+        """Whether another client was served in the middle of a pipeline."""
+        # They fit into one read, their answers into the kernel; no two heads are the same.
+        heads = [b"HEAD /%d/%060d HTTP/1.1\r\nHost: t\r\n\r\n" % (attempt, n) for n in range(500)]
+        before = gateway.metric('ingest_requests_total{status="404",type="-"}')
+        with gateway.connect() as greedy, gateway.connect() as other:
+            greedy.send(b"".join(heads))
+            text = other.request("GET", "/metrics").body.decode()
+            found = re.search(r'ingest_requests_total{status="404",type="-"} (\S+)', text)
+            for _ in heads:
+                assert greedy.answer(without_body=True).status == 404
+        return found is not None and before < float(found[1]) < before + len(heads)
+
+    assert any(overtaken(n) for n in range(20))  # once: the machine may be busy with others
+
+
+def test_many_scrapes_at_once_are_all_answered_with_what_is_true_when_they_are_made(
+    gateway: Gateway,
+) -> None:
+    scrape = b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n"
+    with gateway.connect() as client, gateway.connect() as scraper:
+        scraper.send(scrape * 100)
+        for count in range(1, 21):
+            headers = {"Content-Type": "application/json"}
+            assert client.request("POST", "/v1/events/metrics", BODY, headers).status == 202
+            text = client.request("GET", "/metrics").body.decode()
+            assert f'ingest_events_accepted_total{{type="metrics"}} {count}.0\n' in text
+        for _ in range(100):
+            assert scraper.answer().status == 200
 
 
 # -- memory --------------------------------------------------------------------------------

@@ -27,9 +27,9 @@ HEAD = (
 #: has sent nothing, one that has sent something.
 BASE_BYTES = 128 * MIB
 SILENT_BYTES = 4 << 10
-BEGUN_BYTES = 40 << 10
+BEGUN_BYTES = 24 << 10
 #: One that does not take its answers: those, and one read of requests behind them.
-UNREAD_BYTES = BEGUN_BYTES + (192 << 10)
+UNREAD_BYTES = 256 << 10
 
 QUIET_SECONDS = 20
 ATTACK_SECONDS = 40
