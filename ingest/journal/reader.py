@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ingest.journal.frame import Commit, Damage, Scanner
 from ingest.journal.record import head_of
-from ingest.journal.segment import SegmentFile, list_segments
+from ingest.journal.segment import SegmentFile, list_segments, successor_of
 from ingest.journal.storage import Storage
 
 _READ_BYTES = 1 << 20
@@ -126,7 +126,7 @@ class PartitionReader:
             self._current = SegmentReader(self._storage, first)
         while True:
             reader = self._current
-            successor = self._successor(reader.file)
+            successor = successor_of(self._storage, self._directory, reader.file)
             for item in reader.poll():
                 offset = item.first if isinstance(item, Commit) else item.offset
                 if successor is None or offset < successor.base:
@@ -150,10 +150,6 @@ class PartitionReader:
         if self._current is not None:
             self._current.close()
             self._current = None
-
-    def _successor(self, file: SegmentFile) -> SegmentFile | None:
-        files = list_segments(self._storage, self._directory)
-        return next((other for other in files if other.base > file.base), None)
 
     def _first(self) -> SegmentFile | None:
         files = list_segments(self._storage, self._directory)

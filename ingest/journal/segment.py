@@ -43,6 +43,12 @@ def list_segments(storage: Storage, directory: Path) -> list[SegmentFile]:
     return sorted(SegmentFile(int(m.group(1)), directory / m.group(0)) for m in found if m)
 
 
+def successor_of(storage: Storage, directory: Path, file: SegmentFile) -> SegmentFile | None:
+    """The segment that follows `file`, None while it is the newest."""
+    files = list_segments(storage, directory)
+    return next((other for other in files if other.base > file.base), None)
+
+
 def list_partitions(storage: Storage, journal: Path) -> list[tuple[int, Path]]:
     """The partitions under `data/journal`, by number."""
     names = (name for name in storage.names(journal) if name.isdecimal() and name.isascii())

@@ -19,7 +19,7 @@ import orjson
 
 from ingest.journal.frame import Commit
 from ingest.journal.reader import SegmentReader
-from ingest.journal.segment import SegmentFile, list_segments
+from ingest.journal.segment import SegmentFile, list_segments, successor_of
 from ingest.journal.storage import Storage
 
 #: How long the end of the newest segment may be unfinished before it is not being written.
@@ -81,7 +81,7 @@ def _verify_segment(
     deadline = time.monotonic() + SETTLE_SECONDS
     seen = -1  # where the last look at an unfinished end got to
     while True:
-        successor = _successor(storage, directory, reader.file)
+        successor = successor_of(storage, directory, reader.file)
         end = successor.base if successor is not None else None
         for item in reader.poll():
             if end is not None and (item.first if isinstance(item, Commit) else item.offset) >= end:
@@ -104,11 +104,6 @@ def _verify_segment(
         time.sleep(_LOOK_SECONDS)
     yield Checked(path, records, commits, reader.position)
     return successor
-
-
-def _successor(storage: Storage, directory: Path, file: SegmentFile) -> SegmentFile | None:
-    files = list_segments(storage, directory)
-    return next((other for other in files if other.base > file.base), None)
 
 
 def _verify_lines(path: str, commit: Commit) -> Iterator[Problem]:
