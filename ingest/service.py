@@ -84,7 +84,7 @@ class Service:
             self.pipeline.failed,
             metrics,
         )
-        self.pipeline.pool = self.pool
+        self.pipeline.attach(self.pool)
         targets = {
             name: Target(
                 event_type, handlers.get(name), settings.ack, settings.event_max_bytes, metrics
@@ -99,8 +99,8 @@ class Service:
             targets,
             Ways(
                 self.pipeline.event,
-                self.pipeline.lines,
-                self.pipeline.array,
+                self.pipeline.batches.lines,
+                self.pipeline.batches.array,
                 self.pipeline.coded,
             ),
             self.pool.submit,

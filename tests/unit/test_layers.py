@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("handlers/runner", "pool", "batch", "inflating"),
     ("connection", "routes"),
     ("responder",),
+    ("handling", "refusing"),
     ("pipeline", "endpoints", "openapi", "server"),
     ("service",),
     ("check", "cli_parser"),

@@ -1,0 +1,187 @@
+"""The way of many events in one request: one pass, one append, one answer.
+
+Each event goes the way that `pipeline.py` draws for one. This module must not know sockets
+or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ingest.batch import Batch, split_lines
+from ingest.codec import DecodeError, one_line, split_array
+from ingest.connection import Exchange
+from ingest.errors import IngestError
+from ingest.handling import Handling, Rejected
+from ingest.journal.record import LINE_END, LINE_START
+from ingest.refusing import Refusing
+
+if TYPE_CHECKING:
+    from ingest.journal import Journal
+    from ingest.metrics import Metrics
+    from ingest.pool import WorkPool
+    from ingest.responder import Responder
+    from ingest.routes import Target
+    from ingest.settings import Settings
+
+#: Events of one batch between two turns of the event loop: about a millisecond.
+YIELD_EVENTS = 256
+
+
+class Batches:
+    """Works on requests of many events.
+
+    Args:
+        settings: how many events and faults.
+        journal: where accepted events go.
+        responder: answers.
+        metrics: counters; those of each type hang on its `Target`.
+        refusing: the ways out.
+        handling: runs handlers.
+        decode: bytes to value.
+        encode: value to the bytes to store; None where the producer's own are.
+        middle: the part of a line between id and data.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        responder: Responder,
+        metrics: Metrics,
+        refusing: Refusing,
+        handling: Handling,
+        decode: Callable[[bytes], Any],
+        encode: Callable[[Any], bytes] | None,
+        middle: Callable[[Exchange, Target], bytes],
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._responder = responder
+        self._metrics = metrics
+        self._refusing = refusing
+        self._handling = handling
+        self._ids = journal.id_source
+        self._decode = decode
+        self._encode = encode
+        self._middle = middle
+        self.pool: WorkPool  # set by the pipeline
+
+    def lines(self, exchange: Exchange) -> None:
+        """NDJSON: one event a line; empty lines are passed over."""
+        body = exchange.body
+        self._metrics.request_bytes.value += len(body)
+        if not body:
+            self._refusing.refuse(exchange, IngestError("empty_body"))
+            return
+        if self._too_many(exchange, body.count(b"\n")):
+            return
+        self._batch(exchange, split_lines(body), None)
+
+    def _too_many(self, exchange: Exchange, count: int) -> bool:
+        """Refuse a request of too many events before an object is made for each."""
+        limit = self._settings.batch_events_max
+        if count <= limit:
+            return False
+        self._refusing.refuse(
+            exchange, IngestError("batch_too_large", f"{count} events; at most {limit} a request.")
+        )
+        return True
+
+    def array(self, exchange: Exchange) -> None:
+        """A JSON array: one event an element, each stored with the bytes it was sent in."""
+        body = exchange.body
+        self._metrics.request_bytes.value += len(body)
+        if not body:
+            self._refusing.refuse(exchange, IngestError("empty_body"))
+            return
+        try:
+            values = self._decode(body)
+        except DecodeError as error:
+            self._refusing.malformed(exchange, error)
+            return
+        if not isinstance(values, list):
+            self._refusing.refuse(
+                exchange, IngestError("not_a_batch", "The body is not a JSON array.")
+            )
+            return
+        if self._too_many(exchange, len(values)):
+            return
+        raws = split_array(body) if self._encode is None else [b""] * len(values)
+        self._batch(exchange, raws, values)
+
+    def _batch(
+        self, exchange: Exchange, raws: Sequence[bytes], values: Sequence[Any] | None
+    ) -> None:
+        exchange.body = b""
+        plan = exchange.plan
+        batch = Batch(self._settings.errors_max, len(raws))
+        try:
+            lines = self._lines_of(exchange, batch, raws, values)
+        except IngestError as error:
+            self._refusing.refuse(exchange, error)
+            return
+        batch.count(plan.target)
+        exchange.context = batch
+        if batch.rejected and (plan.atomic or not lines):
+            self._refusing.batch(exchange, batch)
+        elif not lines:
+            self._responder.send(exchange, 202, batch.answer(plan.list_ids))
+            self.pool.release()
+        else:
+            try:
+                self._journal.append(b"".join(lines), len(lines), exchange, plan.target.sync)
+            except IngestError as error:
+                self._refusing.refuse(exchange, error)
+
+    def _lines_of(
+        self,
+        exchange: Exchange,
+        batch: Batch,
+        raws: Sequence[bytes],
+        values: Sequence[Any] | None,
+    ) -> list[bytes]:
+        """Check every event of a batch; returns the journal lines of the good ones.
+
+        Raises:
+            IngestError: the handler failed for one of them; then none is stored.
+        """
+        target = exchange.plan.target
+        decode, is_valid, encode = self._decode, target.is_valid, self._encode
+        next_id, middle_of, handler = self._ids.next, self._middle, target.handler
+        event_max_bytes = target.event_max_bytes
+        ids = batch.ids
+        lines: list[bytes] = []
+        for index, raw in enumerate(raws):
+            if index % YIELD_EVENTS == YIELD_EVENTS - 1:
+                self.pool.yield_turn()
+            if len(raw) > event_max_bytes:
+                batch.too_large(index, len(raw), event_max_bytes)
+                continue
+            try:
+                value = decode(raw) if values is None else values[index]
+            except DecodeError as error:
+                batch.malformed(index, error)
+                continue
+            if not is_valid(value):
+                batch.violation(index, target.validator, value)
+                continue
+            event_id = next_id()
+            if handler is not None:
+                try:
+                    raw = self._handling.replace(exchange, target, value, event_id, raw)
+                except Rejected as rejected:
+                    batch.handler_rejected(index, rejected.pointer, rejected.reason)
+                    continue
+                except IngestError as error:
+                    raise IngestError(
+                        error.code, error.detail, extensions={**error.extensions, "index": index}
+                    ) from error
+            elif encode is not None:
+                raw = encode(value)
+            if 10 in raw or 13 in raw:
+                raw = one_line(raw)
+            ids[index] = event_id
+            lines.append(LINE_START + event_id + middle_of(exchange, target) + raw + LINE_END)
+        return lines
