@@ -1,9 +1,10 @@
 """One client connection: bytes in, exchanges handed over, answers out in order.
 
-A connection is a greenlet and one persistent, level-triggered read watcher, started
-once with the greenlet's own `switch`: when bytes arrive, the hub switches straight
-here. The watcher is stopped while the greenlet waits for anything else; not reading
-*is* the back-pressure. A connection is not read while
+A connection is a greenlet and one persistent, level-triggered read watcher. When bytes
+arrive, the hub switches here; only a request that came whole, with a head that was seen
+before, is handed to the pool by the hub itself (`_on_readable`), while the greenlet goes on
+waiting for what is not that simple. The watcher is stopped while the greenlet waits for
+anything but bytes; not reading *is* the back-pressure. A connection is not read while
 
 1. it waits in line for a slot of the pool (`Wait.SLOT`),
 2. `PIPELINE_MAX` of its exchanges have no answer yet, or its peer does not take the
@@ -120,10 +121,10 @@ class Connection:
     """
 
     __slots__ = (
-        "_account", "_behind", "_loop", "_rated_since", "_received", "_server", "_stalled_left",
-        "_switch_to_hub", "_unsent", "_wait", "_write_watcher", "address", "closing", "dirty",
-        "exchanges", "finished", "greenlet", "parser", "phase", "since", "sock", "stalled_since",
-        "watcher",
+        "_account", "_behind", "_loop", "_rated_since", "_receive", "_received", "_resting",
+        "_server", "_stalled_left", "_switch_to_hub", "_unsent", "_wait", "_whole",
+        "_write_watcher", "address", "closing", "dirty", "exchanges", "finished", "greenlet",
+        "parser", "phase", "since", "sock", "stalled_since", "watcher",
     )  # fmt: skip
 
     def __init__(self, server: Server, sock: socket.socket, address: Any) -> None:
@@ -156,12 +157,62 @@ class Connection:
         #: what it had not taken then, and what was added since, in bytes
         self._stalled_left = 0
         self.greenlet = greenlet.greenlet(self._run, hub)
+        #: the greenlet waits for the next request, and the hub may take it for it
+        self._resting = False
+        self._whole = self.parser.whole
+        self._receive = sock.recv
         self.watcher = self._loop.io(sock.fileno(), READ)
-        self.watcher.start(self.greenlet.switch)
+        self.watcher.start(self._on_readable)
+
+    # -- the hub ------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        """Bytes have come: take a request that is whole and simple, or wake the greenlet.
+
+        Most requests come in one piece, with a head that was seen before, while the greenlet
+        waits for just that. They are handed to the pool from here: to switch to the greenlet
+        and back would bring its stack into the cache for nothing.
+        """
+        data = None
+        if self._resting:
+            try:
+                data = self._receive(RECEIVE_BYTES)
+                if self._take(data):
+                    return
+            except BlockingIOError:
+                return
+            except Exception as error:  # noqa: BLE001 - the greenlet counts and logs it, and ends
+                self._throw(error)
+                return
+        self.greenlet.switch(data)
+
+    def _take(self, data: bytes) -> bool:
+        """Hand a request to the pool if these bytes are one, whole and simple."""
+        request = self._whole(data)
+        if request is None or self.closing or self._unsent:
+            return False
+        head, body = request
+        plan = head.plan
+        exchanges = self.exchanges
+        pool = self._server.pool
+        if (
+            plan is None
+            or plan.immediate
+            or not head.keep_alive
+            or pool.in_use >= pool.size
+            or len(exchanges) >= PIPELINE_MAX - 1
+        ):
+            return False
+        self.since = now = monotonic()
+        exchange = Exchange(self, head, plan, body, now)
+        exchanges.append(exchange)
+        pool.in_use += 1
+        plan.submit(exchange)
+        return True
 
     # -- the greenlet -------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, _: None = None) -> None:
         reason = "error"
         try:
             reason = self._serve()
@@ -191,29 +242,33 @@ class Connection:
         next_head, next_body, feed = parser.head, parser.body, parser.feed
         receive, switch_to_hub, clock = self.sock.recv, self._switch_to_hub, monotonic
         room = PIPELINE_MAX
-        body: bytes | None
+        data: Any
         exchange: Any
         woken = True  # the watcher's first event is what started this greenlet
         now = clock()
         try:
             while True:
-                head = next_head()
+                body = None
+                head = next_head() if parser.buffer else None
                 while head is None:
                     if not woken:
-                        if parser.begun:
+                        if parser.buffer and parser.begun:
                             head = self._receive_head()
                             if head is None:
                                 self._wait_until_quiet()
                                 return "client"
                             now = clock()
                             break
-                        data = body = exchange = b""  # who is idle keeps nothing
-                        switch_to_hub()
-                    woken = False
-                    try:
-                        data = receive(RECEIVE_BYTES)
-                    except BlockingIOError:
-                        continue
+                        exchange = body = data = None  # who is idle keeps nothing
+                        self._resting = True
+                        data = switch_to_hub()
+                        self._resting = False
+                    else:
+                        woken = False
+                        try:
+                            data = receive(RECEIVE_BYTES)
+                        except BlockingIOError:
+                            continue
                     if not data:
                         self._wait_until_quiet()
                         return "client"
@@ -227,12 +282,13 @@ class Connection:
                 plan = head.plan
                 if plan is None:
                     plan = server.plan(head)
-                body = next_body()
                 if body is None:
-                    body = self._receive_body(head, plan)
-                    now = clock()
-                    if len(body) > RECEIVE_BYTES:
-                        room = 0
+                    body = next_body()
+                    if body is None:
+                        body = self._receive_body(head, plan)
+                        now = clock()
+                        if len(body) > RECEIVE_BYTES:
+                            room = 0
                 exchange = Exchange(self, head, plan, body, now)
                 exchanges.append(exchange)
                 if plan.immediate:
@@ -363,7 +419,7 @@ class Connection:
             self._switch_to_hub()
         finally:
             self._wait = Wait.NOTHING
-            self.watcher.start(self.greenlet.switch)
+            self.watcher.start(self._on_readable)
         account.hold_input(before)
 
     def _make_room(self, room: int) -> int:
@@ -627,6 +683,7 @@ class Connection:
 
     def _throw(self, event: BaseException) -> None:
         if not self.greenlet.dead:  # it may have ended between the call and this turn
+            self._resting = False
             self.greenlet.throw(event)
 
     def idle(self) -> bool:

@@ -135,7 +135,11 @@ class Pipeline:
             body = self._encode(value)
         if 10 in body or 13 in body:  # LF, CR; an int is found seven times as fast as bytes
             body = one_line(body)
-        line = b"".join((LINE_START, event_id, self._middle(exchange, target), body, LINE_END))
+        if target.middle_ms == self._ids.ms and exchange.head.cacheable:
+            between = target.middle
+        else:
+            between = self._middle(exchange, target)
+        line = b"".join((LINE_START, event_id, between, body, LINE_END))
         exchange.body = b""
         exchange.context = event_id
         try:

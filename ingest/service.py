@@ -38,6 +38,9 @@ from ingest.version import __version__
 
 log = logs.get_logger(__name__)
 
+#: Net new objects between two collections of the youngest.
+COLLECT_AFTER_OBJECTS = 10_000
+
 #: How long an idle keep-alive connection is kept at shutdown: a request may be on its way.
 IDLE_GRACE_SECONDS = 0.5
 
@@ -145,6 +148,9 @@ class Service:
         # What lives as long as the process need not be looked at by every collection.
         gc.collect()
         gc.freeze()
+        # A turn of the loop may hold hundreds of requests at once: they are no garbage, and
+        # looking at them each time 700 more have come is in vain. Cycles are rare here.
+        gc.set_threshold(COLLECT_AFTER_OBJECTS)
         self.started = True
         self.server.start(listener)
 

@@ -137,8 +137,8 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_body", "_buffer", "_cache", "_guess", "_head", "_limits", "_position", "_scanned",
-        "_size",
+        "_body", "_cache", "_guess", "_head", "_limits", "_position", "_scanned",
+        "_size", "buffer",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, cache: HeadCache) -> None:
@@ -147,10 +147,11 @@ class RequestParser:
         self._guess = cache.guess
         #: bytes of the last head that was searched for
         self._size = 0
-        self._buffer = b""
-        #: where in `_buffer` the next head or body begins
+        #: what was fed and not taken, from `_position` on; empty when all of it was
+        self.buffer = b""
+        #: where in `buffer` the next head or body begins
         self._position = 0
-        #: `_buffer` up to here holds no end of a head; not 0 only while `_position` is 0
+        #: `buffer` up to here holds no end of a head; not 0 only while `_position` is 0
         self._scanned = 0
         #: the head whose body was not taken yet
         self._head: Head | None = None
@@ -161,11 +162,32 @@ class RequestParser:
         """Take the next bytes of the stream. Raises nothing."""
         if self._body is not None:
             self._body.feed(data)
-        elif self._buffer:
-            self._buffer = self._buffer[self._position :] + data
+        elif self.buffer:
+            self.buffer = self.buffer[self._position :] + data
             self._position = 0
         else:
-            self._buffer = data
+            self.buffer = data
+
+    def whole(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Head and body, if these next bytes of the stream are just one request.
+
+        The short way of a client that sends the next request after the last one's answer,
+        with a head that was seen before. It says the same as `feed`, `head` and `body`.
+
+        Returns:
+            None when it is not that simple. Then nothing was taken: call `feed`.
+        """
+        size = self._size
+        head = self._guess(data[:size])
+        if (
+            head is None
+            or head.content_length != len(data) - size
+            or self.buffer
+            or self._head is not None
+            or self._body is not None
+        ):
+            return None
+        return head, data[size:]
 
     def head(self) -> Head | None:
         """The head of the next request; the same one until `body` returned its body.
@@ -183,7 +205,7 @@ class RequestParser:
         # Where the last head ended, the next one most often ends too. If these bytes are a
         # head that was parsed before, then they hold its blank line and no earlier one,
         # so they are what the search for a blank line would have found.
-        head = self._guess(self._buffer[position:end])
+        head = self._guess(self.buffer[position:end])
         if head is None:
             return self._find_head()
         self._position = end
@@ -210,11 +232,16 @@ class RequestParser:
             else:
                 position = self._position
                 end = position + length
-                buffer = self._buffer
-                if end <= len(buffer):
+                buffer = self.buffer
+                if end < len(buffer):
                     self._position = end
                     self._head = None
                     return buffer[position:end]
+                if end == len(buffer):
+                    self.buffer = b""
+                    self._position = 0
+                    self._head = None
+                    return buffer[position:]
         return self._collect_body()
 
     @property
@@ -225,18 +252,18 @@ class RequestParser:
         """
         if self._head is not None or self._body is not None:
             return True
-        return self._buffer[self._position : self._position + 3] not in (b"", b"\r", b"\r\n")
+        return self.buffer[self._position : self._position + 3] not in (b"", b"\r", b"\r\n")
 
     @property
     def buffered(self) -> int:
         """Bytes held in memory."""
-        return len(self._buffer) - self._position + (self._body.held if self._body else 0)
+        return len(self.buffer) - self._position + (self._body.held if self._body else 0)
 
     def _find_head(self) -> Head | None:
         """The next head by its blank line."""
-        buffer, position = self._buffer, self._position
+        buffer, position = self.buffer, self._position
         if position == len(buffer):
-            self._buffer = b""
+            self.buffer = b""
             self._position = 0
             if self._body is not None:  # refused before
                 self._body.complete()
@@ -268,7 +295,7 @@ class RequestParser:
 
     def _check_unfinished(self) -> None:
         """Keep no more than the begin of a head; refuse at once what cannot become one."""
-        buffer = self._buffer = self._buffer[self._position :]
+        buffer = self.buffer = self.buffer[self._position :]
         self._position = 0
         unseen = max(self._scanned - 1, 0)
         # the end of a head may begin in the last three bytes
@@ -299,7 +326,7 @@ class RequestParser:
         self._body = None
         self._head = None
         if rest:
-            self._buffer = rest
+            self.buffer = rest
             self._position = 0
         return body
 
@@ -307,21 +334,21 @@ class RequestParser:
         """Hand over what there is of a body; all bytes that are fed go there until it is taken."""
         head = self._head
         assert head is not None, "body() follows head()"
-        buffer, position = self._buffer, self._position
-        self._buffer = b""
+        buffer, position = self.buffer, self._position
+        self.buffer = b""
         self._position = 0
         if not head.chunked:
             return _SizedBody(head.content_length or 0, buffer[position:])
         decoder = ChunkedDecoder(self._limits)
         position = decoder.decode(buffer, position)
         if decoder.done:  # it is taken next; what is pipelined behind stays where it is
-            self._buffer = buffer
+            self.buffer = buffer
             self._position = position
         return _ChunkedBody(decoder)
 
     def _refuse(self, error: IngestError) -> IngestError:
         """Drop everything and stay refused."""
-        self._buffer = b""
+        self.buffer = b""
         self._position = self._scanned = 0
         self._head = None
         self._body = _Refused(error)

@@ -79,7 +79,6 @@ class Journal:
     Attributes:
         id_source: makes the ids of records; continues after the last one found by `open`.
         pending_bytes: appended and not finished.
-        pending_records: appended and not finished.
     """
 
     def __init__(
@@ -102,10 +101,10 @@ class Journal:
         self._commit_max_bytes = settings.commit_max_bytes
         self.id_source = IdSource(time.time, random.SystemRandom().getrandbits)
         self.pending_bytes = 0
-        self.pending_records = 0
         self._segments = 0
         self._batch = Batch()
         self._full: deque[Batch] = deque()
+        self._committing: Batch | None = None
         self._committing_since: float | None = None
         self._closing = False
         self._stop_sent = False
@@ -206,7 +205,6 @@ class Journal:
         batch.records += count
         (batch.sync_waiters if sync else batch.write_waiters).append(waiter)
         self.pending_bytes = pending
-        self.pending_records += count
         if self._committing_since is None and not self._scheduled:
             self._schedule()
 
@@ -228,6 +226,12 @@ class Journal:
     def next_offset(self) -> int:
         """Offset after the last record anyone was told of."""
         return self._writer.next_offset if self._writer is not None else 0
+
+    @property
+    def pending_records(self) -> int:
+        """Appended and not finished."""
+        waiting = sum(batch.records for batch in self._full) + self._batch.records
+        return waiting + (self._committing.records if self._committing is not None else 0)
 
     def healthy(self) -> str | None:
         """Why events are not being stored, or None; for readyz."""
@@ -278,7 +282,7 @@ class Journal:
             for message in messages:
                 self._messages.popleft()
                 if type(message) is Finished:
-                    self._committing_since = None
+                    self._committing = self._committing_since = None
             self._start_commit()
             for message in messages:
                 self._handle(message)
@@ -301,6 +305,7 @@ class Journal:
                 self._stop_sent = True
                 self._queue.put(None)
             return
+        self._committing = batch
         self._committing_since = time.monotonic()
         self._queue.put(batch)
 
@@ -308,7 +313,6 @@ class Journal:
         metrics = self._metrics
         if type(message) is Finished:
             self.pending_bytes -= message.size
-            self.pending_records -= message.records
             if message.error is None:
                 metrics.journal_commits.value += 1
                 metrics.journal_records.value += message.records

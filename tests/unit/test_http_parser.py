@@ -110,7 +110,25 @@ def test_an_idle_parser_holds_nothing() -> None:
     parser = new()
     parser.feed(GET)
     requests(parser)
-    assert parser._buffer == b""
+    assert parser.buffer == b""
+
+
+def test_the_short_way_is_open_for_one_whole_request_with_a_known_head_only() -> None:
+    parser = new()
+    assert parser.whole(POST) is None
+    parser.feed(POST)
+    assert len(requests(parser)) == 1
+    whole = parser.whole(POST)
+    assert whole is not None and (whole[0].path, whole[1]) == ("/b", b"hello")
+    for data in (b"", POST[:-1], POST + b"G", POST * 2, GET, b"\r\n" + POST):
+        assert parser.whole(data) is None
+    parser.feed(POST[:-1])
+    assert parser.head() is not None
+    assert parser.whole(POST) is None
+    assert parser.body() is None
+    assert parser.whole(POST) is None
+    parser.feed(POST[-1:])
+    assert parser.body() == b"hello"
 
 
 def test_an_unfinished_head_does_not_pin_what_was_served_before_it() -> None:
@@ -118,7 +136,7 @@ def test_an_unfinished_head_does_not_pin_what_was_served_before_it() -> None:
     parser.feed(POST * 100 + b"GET")
     assert len(requests(parser)) == 100
     assert parser.buffered == 3
-    assert parser._buffer == b"GET"
+    assert parser.buffer == b"GET"
 
 
 @pytest.mark.parametrize(

@@ -80,13 +80,21 @@ def drain(parser: RequestParser) -> list[Request]:
     return found
 
 
+def take(parser: RequestParser, data: bytes) -> list[Request]:
+    """As the connection does: the short way where it is open, the long one otherwise."""
+    whole = parser.whole(data)
+    if whole is not None:
+        head, body = whole
+        return [(head.method, head.target.decode(), head.query, body)]
+    parser.feed(data)
+    return drain(parser)
+
+
 def feed_in_pieces(parser: RequestParser, stream: bytes, cuts: list[int]) -> list[Request]:
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    found = []
-    for start, end in pairwise(edges):
-        parser.feed(stream[start:end])
-        found += drain(parser)
-    return found
+    return [
+        request for start, end in pairwise(edges) for request in take(parser, stream[start:end])
+    ]
 
 
 streams = st.lists(wire_requests(), min_size=1, max_size=5)
@@ -128,6 +136,18 @@ def test_a_warm_cache_changes_nothing(pipeline: list[tuple[bytes, Request]]) -> 
         parser = RequestParser(LIMITS, cache)
         parser.feed(stream)
         assert [request for _, request in pipeline] == drain(parser)
+
+
+@given(streams)
+@settings(max_examples=50)
+def test_requests_that_come_one_by_one_are_the_same_by_the_short_way(
+    pipeline: list[tuple[bytes, Request]],
+) -> None:
+    cache = HeadCache(32)
+    parser = RequestParser(LIMITS, cache)
+    for wire, request in [*pipeline, *pipeline, *pipeline]:
+        assert take(parser, wire) == [request]
+        assert parser.buffered == 0
 
 
 def assert_only_ingest_errors(pieces: list[bytes]) -> None:

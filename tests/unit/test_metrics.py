@@ -88,6 +88,18 @@ def test_each_value_lands_in_the_first_bucket_that_holds_it(observed: list[float
     assert cell.count == len(observed)
 
 
+@given(st.lists(st.integers(0, 90), max_size=50))
+def test_ages_are_counted_at_once_as_one_by_one(since: list[int]) -> None:
+    now = 80.0  # what is later counts as now
+    one_by_one, at_once = HistogramCell((0.0, 8.0, 64.0)), HistogramCell((0.0, 8.0, 64.0))
+    for moment in since:
+        one_by_one.observe(now - moment)
+    at_once.observe_ages(now, list(map(float, since)))
+    assert at_once.counts == one_by_one.counts
+    if all(moment <= now for moment in since):
+        assert at_once.sum == one_by_one.sum
+
+
 def test_a_clock_that_was_set_back_does_not_make_the_sum_fall() -> None:
     cell = HistogramCell((1.0,))
     cell.observe(2.0)
