@@ -52,6 +52,9 @@ ACCEPT_ENCODING = ", ".join((*REQUEST_CODINGS, "identity"))
 #: Codings of answers; of equally welcome ones the first is chosen.
 ANSWER_CODINGS = ("zstd", "gzip")
 
+#: RFC 9110 section 5.6.3: white space around members; to `str.strip` much more is white.
+OWS = " \t"
+
 #: RFC 9110 section 8.4.1.3: to be taken as equal.
 _ALIASES = {"x-gzip": "gzip"}
 
@@ -92,7 +95,7 @@ def codings_of(field: str) -> tuple[str, ...]:
     Raises:
         IngestError: unsupported_encoding, with Accept-Encoding (RFC 9110 section 15.5.16).
     """
-    names = [name.strip().lower() for name in field.split(",", 64)]
+    names = [name.strip(OWS).lower() for name in field.split(",", 64)]
     codings = tuple(_ALIASES.get(name, name) for name in names if name not in ("", "identity"))
     for coding in codings:
         if coding not in REQUEST_CODINGS:
@@ -233,10 +236,10 @@ def negotiate(accept_encoding: str) -> str:
     qualities: dict[str, float] = {}
     for member in accept_encoding.split(",", 64):
         name, semicolon, parameter = member.partition(";")
-        key, _, value = parameter.strip().partition("=")
-        if semicolon and (key.strip().lower() != "q" or not _QVALUE.fullmatch(value.strip())):
+        key, _, value = parameter.strip(OWS).partition("=")
+        if semicolon and (key.lower() != "q" or not _QVALUE.fullmatch(value)):
             continue
-        name = name.strip().lower()
+        name = name.strip(OWS).lower()
         qualities[_ALIASES.get(name, name)] = float(value) if semicolon else 1.0
     rest = qualities.get("*", 0.0)
     best, best_quality = "", qualities.get("identity", 0.0)

@@ -128,7 +128,7 @@ class Health:
 def _asks_for_json(accept: str | None) -> bool:
     """Whether JSON is named and not refused (RFC 9110 section 12.5.1)."""
     for part in (accept or "").lower().split(","):
-        media_type, *parameters = (piece.strip() for piece in part.split(";"))
+        media_type, *parameters = (piece.strip(" \t") for piece in part.split(";"))
         if media_type == JSON:
             return not any(p.startswith("q=") and not p[2:].strip("0.") for p in parameters)
     return False

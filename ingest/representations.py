@@ -60,6 +60,6 @@ def is_current(if_none_match: str, tag: str) -> bool:
 
     The comparison is the weak one (RFC 9110 section 13.1.2).
     """
-    if if_none_match.strip() == "*":
+    if if_none_match.strip(" \t") == "*":
         return True
-    return tag in (part.strip().removeprefix("W/") for part in if_none_match.split(","))
+    return tag in (part.strip(" \t").removeprefix("W/") for part in if_none_match.split(","))

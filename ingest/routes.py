@@ -251,7 +251,7 @@ class Router:
             raise IngestError(
                 "length_required", "A body is needed: send Content-Length or chunked."
             )
-        media = headers.get("content-type", "").partition(";")[0].strip().lower()
+        media = headers.get("content-type", "").partition(";")[0].strip(" \t").lower()
         if media in JSON_TYPES:
             form = "array" if kind == "batch" else "event"
         elif media in NDJSON_TYPES and kind == "events":

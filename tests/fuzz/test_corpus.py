@@ -63,7 +63,7 @@ def test_a_parser_that_finds_a_request_behind_a_refusal_is_caught(
     """The checks can fail: a parser that forgets its refusal does not pass."""
 
     def forgets(self: http_target.RequestParser, error: Exception) -> Exception:
-        self._buffer = b""
+        self.buffer = b""
         self._head = None
         return error
 
