@@ -136,10 +136,11 @@ def _lenient_decoder(depth_max: int) -> Decoder:
             raise _lenient_error(raw, str(error)) from None
         if raw.count(b"{") + raw.count(b"[") > depth_max and _deeper_than(value, depth_max):
             raise _too_deep(raw, depth_max)
-        # It takes what no JSON can say (NaN, Infinity, lone surrogates); that cannot be stored.
+        # It takes what no JSON can say (NaN, Infinity, lone surrogates) and numbers beyond a
+        # double's range; what strict readers would refuse cannot be stored.
         try:
-            _encode(value).encode()
-        except (OverflowError, UnicodeEncodeError):
+            orjson.loads(_encode(value).encode())
+        except (OverflowError, UnicodeEncodeError, orjson.JSONDecodeError):
             raise _lenient_error(raw, "a number or string that JSON cannot express") from None
         return value
 

@@ -246,7 +246,8 @@ def test_what_the_lenient_decoder_takes_is_stored_as_strict_json(raw: bytes, sto
 
 @pytest.mark.parametrize(
     "raw",
-    [b"NaN", b"[Infinity]", b"-Infinity", b"1e400", b'"\\ud800"', b'{"\\udfff":1}', b"[1", b""],
+    [b"NaN", b"[Infinity]", b"-Infinity", b"1e400", b'"\\ud800"', b'{"\\udfff":1}', b"[1", b""]
+    + [b"9" * 400, b'{"a":-%s}' % (b"9" * 310)],
 )
 def test_what_json_cannot_say_the_lenient_decoder_refuses_too(raw: bytes) -> None:
     with pytest.raises(DecodeError) as caught:
