@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test slow lint bench docs coverage fuzz fuzz-short clean
+.PHONY: run test slow lint bench bench-page bench-test guard guard-update docs coverage fuzz fuzz-short clean
 
 # The stamp says that what setup.cfg asks for is installed; a newer setup.cfg installs again.
 $(STAMP): setup.cfg pyproject.toml
@@ -33,6 +33,23 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m ops.bench $(BENCH)
+
+# The figures in docs/performance.md, from ops/bench/results; a test fails when they are not
+# current. A complete `make bench` does it as well.
+bench-page: $(STAMP)
+	$(BIN)/python -m ops.bench.page
+
+# Instructions that a request costs, counted by valgrind: fails when they are a tenth more.
+guard: $(STAMP)
+	$(BIN)/python -m ops.guard
+
+# The load generator of the benchmark is C: its tests need gcc, which `make test` does not.
+bench-test: $(STAMP)
+	$(BIN)/python -m pytest tests/bench
+
+guard-update: $(STAMP)
+	$(BIN)/python -m ops.guard --update
+	$(BIN)/python -m ops.bench.page
 
 # The fuzzers have an environment of their own: their pytest plugins import what gevent must
 # patch first, so the tests' environment must not have them.

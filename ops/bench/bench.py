@@ -7,6 +7,7 @@ the machine hits all of them alike.
     make bench                         everything: about ten minutes
     make bench BENCH=--quick           this server and nginx: under a minute
     make bench BENCH='--only fastify,nginx --rounds 3 --seconds 5'
+    make bench BENCH=--open-loop       something else than the table: see modes.py
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import argparse
 import os
 import resource
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-from ops.bench import checks, install, ladder, machine, plot, wrk
-from ops.bench.process import ServerFailed, ServerProcess, free_port
+from ops.bench import checks, install, ladder, machine, modes, page, plot, wrk
+from ops.bench.process import ServerFailed, ServerProcess
 from ops.bench.progress import Progress
 from ops.bench.report import Report, disturbed
 from ops.bench.servers import CATALOGUE, METRICS_SCHEMA, ROOT, Launch, Spec, journal_directory
+from ops.bench.stage import Stage, serving
 from ops.bench.wrk import LOADS, Load, Measurement
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -46,6 +47,8 @@ class Plan(NamedTuple):
         seconds: how long each takes.
         schemas: the directory with the schema that everybody validates against.
         label: stem of the files under results/.
+        mode: what of `modes.MODES` to run instead of the table; empty for the table.
+        quick: only a look.
     """
 
     servers: tuple[str, ...]
@@ -55,6 +58,8 @@ class Plan(NamedTuple):
     seconds: int
     schemas: Path
     label: str
+    mode: str = ""
+    quick: bool = False
 
     def loads_of(self, spec: Spec) -> list[Load]:
         """The loads that a server is put under."""
@@ -110,6 +115,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Plan:
     add("--seconds", type=_at_least_one, help="of one measurement; default 4")
     add("--schemas", type=Path, default=ROOT / "schemas", help=f"directory with {METRICS_SCHEMA}")
     add("--label", help="results/<label>.json, .md, .png; default full, partial or quick")
+    modes.add_flags(parser)
     options = parser.parse_args(argv)
     if not (options.schemas / METRICS_SCHEMA).is_file():
         parser.error(f"{options.schemas / METRICS_SCHEMA} does not exist")
@@ -119,6 +125,19 @@ def parse_arguments(argv: Sequence[str] | None) -> Plan:
     if climbers is None:
         climbers = () if options.quick else tuple({"ingest-fsync"} & set(servers))
     complete = not (options.quick or options.only or options.loads)
+    if options.mode:
+        label = f"quick.{options.mode}" if options.quick else options.mode
+        return Plan(
+            servers=options.only or (),
+            loads=(),
+            ladder=(),
+            rounds=options.rounds or (modes.QUICK_ROUNDS if options.quick else modes.ROUNDS),
+            seconds=options.seconds or (modes.QUICK_SECONDS if options.quick else modes.SECONDS),
+            schemas=options.schemas.resolve(),
+            label=options.label or label,
+            mode=options.mode,
+            quick=options.quick,
+        )
     return Plan(
         servers=servers,
         loads=options.loads or (("c64", "c1000") if options.quick else tuple(LOADS)),
@@ -220,24 +239,11 @@ class Harness:
     def _server(self, name: str) -> Iterator[tuple[ServerProcess, Launch]]:
         """A server that serves and judges, stopped at the end with all it has written."""
         spec = CATALOGUE[name]
-        install.CACHE.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="run-", dir=install.CACHE) as workspace:
-            launch = Launch(free_port(), Path(workspace), self._plan.schemas)
-            launch.body_file.write_bytes(checks.BODY)
-            process = ServerProcess(
-                spec.command(launch),
-                cpu=self._cores.server,
-                environment=spec.environment(launch),
-                directory=ROOT,
-            )
-            try:
-                checks.wait_until_serving(process, launch.port)
-                if spec.validates and name not in self._judged:
-                    checks.require_judgement(launch.port)
-                    self._judged.add(name)
-                yield process, launch
-            finally:
-                process.stop()
+        with serving(spec, self._cores.server, self._plan.schemas) as (process, launch):
+            if spec.validates and name not in self._judged:
+                checks.require_judgement(launch.port)
+                self._judged.add(name)
+            yield process, launch
 
     def _remark(self, text: str) -> None:
         self.remarks.append(text)
@@ -259,6 +265,30 @@ def _conditions(plan: Plan, cores: machine.Cores) -> dict[str, str]:
     }
 
 
+def _run_mode(plan: Plan, cores: machine.Cores) -> int:
+    """Run what is measured beside the table; returns the exit code."""
+    progress = Progress(0, sys.stderr)
+    stage = Stage(
+        cores, progress, plan.rounds, plan.seconds, plan.schemas, plan.servers, plan.quick
+    )
+    progress.add(modes.module_of(plan.mode).steps(stage))
+    conditions = _conditions(plan, cores)
+    del conditions["load"]
+    conditions["taking"] = modes.module_of(plan.mode).TAKING.format(**plan._asdict())
+    if plan.mode in modes.ON_BOTH_CORES and cores.server is not None:
+        conditions["cores"] = f"server and client share cores {cores.server} and {cores.client}"
+    try:
+        well = modes.run(plan.mode, stage, conditions, RESULTS / plan.label)
+    except KeyboardInterrupt:
+        progress.message("interrupted; nothing is saved")
+        return EXIT_INTERRUPTED
+    finally:
+        progress.close()
+    if plan.label == plan.mode:
+        page.write()
+    return EXIT_OK if well else EXIT_FAILED
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the harness; returns the exit code."""
     plan = parse_arguments(argv)
@@ -274,6 +304,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     install.CACHE.mkdir(exist_ok=True)
+    try:
+        install.extras()
+    except install.Unavailable as error:
+        print(f"without pictures: {error}", file=sys.stderr)
+    if plan.mode:
+        return _run_mode(plan, cores)
     progress = Progress(plan.steps(), sys.stderr)
     harness = Harness(plan, cores, progress)
     try:
@@ -304,6 +340,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if plot.save(report.document(), picture):
         paths.append(picture)
     else:
-        print(f"no picture: {sys.executable} -m pip install matplotlib")
+        print("no picture: matplotlib is missing")
     print("saved:", ", ".join(str(path.relative_to(ROOT)) for path in paths))
+    if plan.label == "full":
+        page.write()
     return EXIT_FAILED if harness.failed else EXIT_OK

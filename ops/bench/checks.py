@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from ops.bench.process import ServerFailed, ServerProcess
 
@@ -64,11 +70,11 @@ def bad_bodies() -> dict[str, bytes]:
     }
 
 
-def post(port: int, body: bytes) -> int:
+def post(port: int, body: bytes, path: str = PATH) -> int:
     """POST a body on a connection of its own; returns the status."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("POST", PATH, body, {"Content-Type": "application/json"})
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         answer.read()
         return answer.status
@@ -76,7 +82,9 @@ def post(port: int, body: bytes) -> int:
         connection.close()
 
 
-def wait_until_serving(process: ServerProcess, port: int) -> None:
+def wait_until_serving(
+    process: ServerProcess, port: int, body: bytes = BODY, path: str = PATH
+) -> None:
     """Wait until the good body is answered 202.
 
     Raises:
@@ -87,7 +95,7 @@ def wait_until_serving(process: ServerProcess, port: int) -> None:
     while time.monotonic() < deadline:
         process.check_alive()
         try:
-            status = post(port, BODY)
+            status = post(port, body, path)
         except OSError as error:
             last = str(error)
         else:
@@ -132,8 +140,9 @@ def stored_events(data: Path) -> int:
     Counted here and not by `journal cat`, which would take longer than the measurement.
     """
     lines = 0
-    for segment in data.glob("journal/*/*.ndjson"):
-        with segment.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                lines += chunk.count(b"\n")
+    for segment in data.glob("journal/*/*.ndjson*"):
+        if segment.suffix in (".ndjson", ".zst"):
+            with segment.open("rb") if segment.suffix == ".ndjson" else zstd.open(segment) as file:
+                while chunk := file.read(1 << 20):
+                    lines += chunk.count(b"\n")
     return lines

@@ -51,14 +51,14 @@ def parse_answer(data: bytes) -> Answer | None:
 
 
 def request_bytes(path: str, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> bytes:
-    """A whole POST of JSON."""
-    fields = [
-        ("Host", "127.0.0.1"),
-        ("Content-Type", "application/json"),
-        ("Content-Length", str(len(body))),
-        *headers,
-    ]
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    """A whole POST, of JSON unless the headers say otherwise."""
+    fields = {
+        "Host": "127.0.0.1",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        **dict(headers),
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
 
 
@@ -91,9 +91,10 @@ class Outcome(NamedTuple):
 class _Connection:
     """One client: its socket, what it has still to send and to get."""
 
-    __slots__ = ("left", "received", "sent_at", "sock", "unsent")
+    __slots__ = ("left", "number", "received", "sent_at", "sock", "unsent")
 
-    def __init__(self, sock: socket.socket, requests: int) -> None:
+    def __init__(self, number: int, sock: socket.socket, requests: int) -> None:
+        self.number = number
         self.sock = sock
         self.left = requests
         self.unsent = b""
@@ -106,10 +107,11 @@ class LoadClient:
 
     Args:
         port: the server's, on 127.0.0.1.
-        request: the bytes of the request that every client repeats.
+        request: the bytes of the request that every client repeats, or what makes the next
+            one for a client, given its number.
         clients: number of connections.
         requests: requests on each connection.
-        on_answer: called with every answer (status, body).
+        on_answer: called with every answer (number of the client, status, body).
         on_pause: called when everything that has arrived is handled.
         deadline_seconds: after that, everything still open counts as broken.
     """
@@ -117,19 +119,19 @@ class LoadClient:
     def __init__(
         self,
         port: int,
-        request: bytes,
+        request: bytes | Callable[[int], bytes],
         *,
         clients: int,
         requests: int,
-        on_answer: Callable[[int, bytes], None] | None = None,
+        on_answer: Callable[[int, int, bytes], None] | None = None,
         on_pause: Callable[[], None] | None = None,
         deadline_seconds: float = 120.0,
     ) -> None:
         self._address = ("127.0.0.1", port)
-        self._request = request
+        self._next_request = request if callable(request) else lambda client: request
         self._clients = clients
         self._requests = requests
-        self._on_answer = on_answer or (lambda status, body: None)
+        self._on_answer = on_answer or (lambda client, status, body: None)
         self._on_pause = on_pause or (lambda: None)
         self._deadline_seconds = deadline_seconds
         self._open: dict[int, _Connection] = {}
@@ -142,8 +144,8 @@ class LoadClient:
         """Run to the end and tell what became of every request."""
         started = time.perf_counter()
         with select.epoll() as self._epoll:
-            for _ in range(self._clients):
-                self._connect()
+            for number in range(self._clients):
+                self._connect(number)
             while self._open:
                 left = started + self._deadline_seconds - time.perf_counter()
                 if left <= 0:
@@ -161,14 +163,14 @@ class LoadClient:
             self._latency_seconds,
         )
 
-    def _connect(self) -> None:
+    def _connect(self, number: int) -> None:
         sock = socket.socket()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = _Connection(sock, self._requests)
+        connection = _Connection(number, sock, self._requests)
         self._open[sock.fileno()] = connection
         self._epoll.register(sock, select.EPOLLIN | select.EPOLLOUT)
-        connection.unsent = self._request
+        connection.unsent = self._next_request(number)
         connection.sent_at = time.perf_counter()
         error = sock.connect_ex(self._address)
         if error not in (0, errno.EINPROGRESS):
@@ -210,13 +212,13 @@ class LoadClient:
         now = time.perf_counter()
         self._latency_seconds += now - connection.sent_at
         self._statuses[answer.status] += 1
-        self._on_answer(answer.status, answer.body)
+        self._on_answer(connection.number, answer.status, answer.body)
         connection.received = connection.received[answer.end :]
         connection.left -= 1
         if connection.unsent:
             self._end(connection, "answered before it was asked in full")
         elif connection.left:
-            connection.unsent = self._request
+            connection.unsent = self._next_request(connection.number)
             connection.sent_at = now
             self._send(connection)
         else:

@@ -1,12 +1,15 @@
 """Gets what the harness needs, or says why it cannot be had.
 
 System programs come by apt-get, the peers' packages by npm and pip, into `.cache/` beside
-this file. Nothing is put into the project's own virtual environment.
+this file; so do the harness's own Python packages, the extra `bench` of setup.cfg. Nothing is
+put into the project's own virtual environment.
 """
 
 from __future__ import annotations
 
+import configparser
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -91,6 +94,47 @@ def taskset() -> str:
 def nginx() -> str:
     """nginx, the yardstick."""
     return program("nginx", "nginx-light")
+
+
+def compiled(source: Path) -> str:
+    """The program made of one C file, compiled when there is none of just that text.
+
+    Raises:
+        Unavailable: there is no compiler, or it refuses.
+    """
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    target = CACHE / f"{source.stem}-{digest}"
+    if not target.exists():
+        CACHE.mkdir(exist_ok=True)
+        fresh = target.with_name(f"{target.name}.{os.getpid()}")
+        flags = ["-O2", "-Wall", "-Wextra"]
+        _run([program("gcc", "build-essential"), *flags, "-o", str(fresh), str(source)])
+        fresh.replace(target)
+    return str(target)
+
+
+def extras() -> Path:
+    """Make the packages of the extra `bench` importable; returns where they are.
+
+    Raises:
+        Unavailable: they cannot be installed.
+    """
+    config = configparser.ConfigParser()
+    config.read(HERE.parent.parent / "setup.cfg")
+    wanted = config["options.extras_require"]["bench"].split("\n")
+    wanted = [line.strip() for line in wanted if line.strip()]
+    directory = CACHE / f"packages-{sys.version_info[0]}.{sys.version_info[1]}"
+    stamp = directory / "installed"
+    if not stamp.exists() or stamp.read_text() != "\n".join(wanted):
+        _say(f"installing {', '.join(wanted)} into {directory.relative_to(HERE.parent.parent)}")
+        shutil.rmtree(directory, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _run([*pip, "--target", str(directory), *wanted])
+        stamp.write_text("\n".join(wanted))
+    if str(directory) not in sys.path:
+        sys.path.append(str(directory))  # behind the project's own versions
+        importlib.invalidate_caches()
+    return directory
 
 
 def python_peers() -> None:

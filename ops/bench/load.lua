@@ -1,13 +1,29 @@
--- wrk: POST one body over and over; `depth` copies of the request go out in one piece.
--- Arguments after `--`: depth, body file. Prints its figures as one line of JSON.
+-- wrk: POST bodies, in turn if there are several; `depth` copies of a request go out in one
+-- piece. Arguments after `--`: depth, media type, files with a body each.
+-- Prints its figures as one line of JSON.
 function init(args)
-   local file = assert(io.open(args[2], "rb"))
+   local depth, bodies = tonumber(args[1]), {}
+   for n = 3, #args do
+      local file = assert(io.open(args[n], "rb"))
+      bodies[n - 2] = assert(file:read("*a"))
+      file:close()
+   end
    wrk.method = "POST"
-   wrk.body = assert(file:read("*a"))
-   wrk.headers["Content-Type"] = "application/json"
-   file:close()
-   local depth, format = tonumber(args[1]), wrk.format
-   wrk.format = function(...) return string.rep(format(...), depth) end
+   wrk.headers["Content-Type"] = args[2]
+   if #bodies == 1 then
+      local format = wrk.format
+      wrk.body = bodies[1]
+      wrk.format = function(...) return string.rep(format(...), depth) end
+      return
+   end
+   local requests, turn = {}, 0
+   for n, body in ipairs(bodies) do
+      requests[n] = string.rep(wrk.format(nil, nil, nil, body), depth)
+   end
+   request = function()
+      turn = turn % #requests + 1
+      return requests[turn]
+   end
 end
 
 function done(summary, latency)

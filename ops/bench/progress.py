@@ -41,6 +41,10 @@ class Progress:
             self._stream.write(f"    {text}\n")
             self._stream.flush()
 
+    def add(self, steps: int) -> None:
+        """That many more steps will come."""
+        self._total += steps
+
     def skip(self, steps: int) -> None:
         """That many steps will not come."""
         self._total -= steps

@@ -69,14 +69,16 @@ class Spec(NamedTuple):
     quick: bool = False
 
 
-def _ours(ack: str) -> Spec:
+def ours(ack: str, *flags: str) -> Spec:
+    """This project's server, with further flags of its command line."""
+
     def command(launch: Launch) -> list[str]:
         return [
             sys.executable, "-m", "ingest",
             "--bind", f"127.0.0.1:{launch.port}",
             "--schemas", str(launch.schemas),
             "--data", str(journal_directory(launch)),
-            "--ack", ack,
+            "--ack", ack, *flags,
         ]  # fmt: skip
 
     return Spec(
@@ -160,8 +162,8 @@ CATALOGUE: Mapping[str, Spec] = {
         pipelines=True,
         quick=True,
     ),
-    "ingest-fsync": _ours("fsync"),
-    "ingest-write": _ours("write"),
+    "ingest-fsync": ours("fsync"),
+    "ingest-write": ours("write"),
     "granian": _python_peer(
         "granian + Falcon + msgspec + jsonschema-rs",
         ("granian", "falcon", "msgspec", "jsonschema-rs"),

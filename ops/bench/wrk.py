@@ -1,4 +1,4 @@
-"""One measurement by wrk, on one core, with one body."""
+"""One measurement by wrk, on one core."""
 
 from __future__ import annotations
 
@@ -133,22 +133,29 @@ class Target(NamedTuple):
         port: where it listens on 127.0.0.1.
         body_file: file with the body to POST.
         cpu: the core for wrk, None for any.
+        path: where to POST it.
+        media_type: what it is.
+        further_bodies: files with bodies to POST in turn with the first.
     """
 
     server: ServerProcess
     port: int
     body_file: Path
     cpu: int | None
+    path: str = PATH
+    media_type: str = "application/json"
+    further_bodies: tuple[Path, ...] = ()
 
 
 def run(target: Target, load: Load, seconds: int) -> Measurement:
     """Run wrk for so many seconds (it takes no fractions)."""
-    server, port, body_file, cpu = target
+    server, cpu = target.server, target.cpu
     pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
     command = [
         *pinned, "wrk", "--threads", "1", "--connections", str(load.connections),
         "--duration", f"{seconds}s", "--timeout", "5s", "--script", str(SCRIPT),
-        f"http://127.0.0.1:{port}{PATH}", "--", str(load.depth), str(body_file),
+        f"http://127.0.0.1:{target.port}{target.path}", "--", str(load.depth),
+        target.media_type, str(target.body_file), *map(str, target.further_bodies),
     ]  # fmt: skip
     before, client_before = server.usage(), _cpu_of_ended_children()
     started = time.monotonic()
