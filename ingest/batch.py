@@ -40,13 +40,21 @@ def fault_members(faults: list[Fault], total: int) -> dict[str, Any]:
     return {"errors": [fault.document() for fault in faults], "errors_total": total}
 
 
-def split_lines(body: bytes) -> list[bytes]:
+def split_lines(body: bytes, most: int) -> list[bytes] | None:
     """The lines of NDJSON that hold anything.
+
+    Args:
+        most: line ends there may be.
+
+    Returns:
+        None when there are more; no object was made for each then.
 
     Only LF ends a line (a CR before it is JSON white space); lines of nothing but
     white space are passed over, as the NDJSON specification allows.
     """
-    lines = body.split(b"\n")
+    lines = body.split(b"\n", most + 1)
+    if len(lines) > most + 1:
+        return None
     if not lines[-1]:
         lines.pop()
     # isspace is asked only of lines that could be blank: a JSON text that starts with

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ingest.batch import Batch
-from ingest.codec import DecodeError, make_decoder, make_encoder, one_line
+from ingest.codec import DecodeError, make_decoder, make_encoder, make_many_decoder, one_line
 from ingest.connection import Exchange
 from ingest.errors import IngestError
 from ingest.handling import Handling, Rejected
@@ -80,6 +80,9 @@ class Pipeline:
             self._refusing,
             self._handling,
             self._decode,
+            make_many_decoder(
+                settings.json_decoder, settings.json_depth_max, settings.duplicate_keys
+            ),
             self._encode,
             self._middle,
         )

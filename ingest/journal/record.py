@@ -14,7 +14,7 @@ Source: CloudEvents 1.0.2 JSON format; RFC 9562 (UUIDv7); RFC 3339.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
@@ -71,6 +71,17 @@ def middle(
         f'","source":{quoted(source)},"type":{quoted(type_name)},"time":"{time}"'
         f',"datacontenttype":"application/json","dataschema":{quoted(dataschema)}{trace},"data":'
     ).encode()
+
+
+def lines_of(ids: list[bytes], between: bytes, raws: Sequence[bytes]) -> bytes:
+    """The lines of many events that share what stands between id and data."""
+    count = len(ids)
+    parts = [LINE_END + LINE_START] * (4 * count)
+    parts[0] = LINE_START
+    parts[1::4] = ids
+    parts[2::4] = [between] * count
+    parts[3::4] = raws
+    return b"".join(parts) + LINE_END
 
 
 class RecordHead(NamedTuple):
@@ -138,6 +149,23 @@ class IdSource:
             low = 0
         self._low = low + 1
         return self._prefix + _LOW_DIGITS[low]
+
+    def take(self, count: int) -> list[bytes]:
+        """So many new ids, as from `next`, all of the same millisecond."""
+        ids = [self.next()]
+        ms = self.ms
+        while len(ids) < count:
+            low = self._low
+            if low == 1 << _LOW_BITS:
+                self._carry()
+                if self.ms != ms:  # once in 2^48 ids: they start over in the new one
+                    return self.take(count)
+                low = 0
+            high = min(low + count - len(ids), 1 << _LOW_BITS)
+            prefix = self._prefix
+            ids += [prefix + digits for digits in _LOW_DIGITS[low:high]]
+            self._low = high
+        return ids
 
     def resume(self, last: bytes) -> bool:
         """Continue after an id found in the journal.

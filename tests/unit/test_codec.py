@@ -16,10 +16,12 @@ from ingest.codec import (
     dumps,
     make_decoder,
     make_encoder,
+    make_many_decoder,
     one_line,
     split_array,
 )
 from ingest.codec_scan import depth_exceeded_at, repeated_name
+from tests.protocol.json.corpus import ACCEPT, LIMITS, REJECT, Case
 
 strict = make_decoder("orjson", 128, "accept")
 unique = make_decoder("orjson", 128, "reject")
@@ -246,8 +248,18 @@ def test_what_the_lenient_decoder_takes_is_stored_as_strict_json(raw: bytes, sto
 
 @pytest.mark.parametrize(
     "raw",
-    [b"NaN", b"[Infinity]", b"-Infinity", b"1e400", b'"\\ud800"', b'{"\\udfff":1}', b"[1", b""]
-    + [b"9" * 400, b'{"a":-%s}' % (b"9" * 310)],
+    [
+        b"NaN",
+        b"[Infinity]",
+        b"-Infinity",
+        b"1e400",
+        b'"\\ud800"',
+        b'{"\\udfff":1}',
+        b"[1",
+        b"",
+        b"9" * 400,
+        b'{"a":-%s}' % (b"9" * 310),
+    ],
 )
 def test_what_json_cannot_say_the_lenient_decoder_refuses_too(raw: bytes) -> None:
     with pytest.raises(DecodeError) as caught:
@@ -295,3 +307,49 @@ def test_a_line_is_the_same_json_without_line_ends(value: Any, layout: Any) -> N
     line = one_line(layout(value))
     assert not {10, 13} & set(line)
     assert orjson.loads(line) == value
+
+
+# -- many texts at once -------------------------------------------------------------------
+
+many = make_many_decoder("orjson", 128, "accept")
+
+
+@given(st.lists(st.sampled_from([*ACCEPT, *REJECT, *LIMITS]), min_size=1, max_size=8))
+def test_many_texts_decode_at_once_as_one_by_one_or_not_at_all(cases: list[Case]) -> None:
+    raws = [case.raw.replace(b"\n", b" ") for case in cases]
+    assert many is not None
+    values = many(raws)
+    if values is not None:
+        assert repr(values) == repr([strict(raw) for raw in raws])
+    elif all(len(raw) <= 256 for raw in raws):
+        with pytest.raises(DecodeError):
+            for raw in raws:
+                strict(raw)
+
+
+@pytest.mark.parametrize(
+    "raws",
+    [
+        [b"1,2", b"[1", b"2]"],
+        [b"[1", b"2]", b"3,4"],
+        [b"1,0,2", b"[", b"]"],
+        [b'"a', b'b"'],
+        [b"1", b""],
+        [b"", b"1"],
+        [b" ", b"1"],
+        [b"1]", b"[2"],
+        [b"1],[2", b"3"],
+        [b'{"a":1', b'"b":2}'],
+        [b"1,", b",2"],
+        [b"\xe2\x82", b"\xac"],
+        [b"[" * 129 + b"]" * 129],
+    ],
+)
+def test_texts_that_are_whole_only_together_are_not(raws: list[bytes]) -> None:
+    assert many is not None
+    assert many(raws) is None
+
+
+def test_only_the_strict_decoder_takes_many_at_once() -> None:
+    assert make_many_decoder("ujson", 128, "accept") is None
+    assert make_many_decoder("orjson", 128, "reject") is None

@@ -14,6 +14,7 @@ from ingest.journal.record import (
     IdSource,
     data_of,
     head_of,
+    lines_of,
     middle,
     time_text,
 )
@@ -155,3 +156,34 @@ def test_an_older_id_or_one_that_is_not_ours_changes_nothing() -> None:
     assert not source.resume(b"ffffffff-ffff-7000-8000-000000000000")  # after the year 9999
     assert source.next() > before
     assert source.ms == 2_000_000
+
+
+@given(st.lists(st.integers(1, 9000), min_size=1, max_size=4), st.integers(0, (1 << 61) - 1))
+def test_ids_taken_together_are_those_that_come_one_by_one(counts: list[int], bits: int) -> None:
+    together, _ = ids_at(1_795_000_000.0, bits)
+    one_by_one, _ = ids_at(1_795_000_000.0, bits)
+    taken = [event_id for count in counts for event_id in together.take(count)]
+    assert taken == [one_by_one.next() for _ in taken]
+    assert taken == sorted(set(taken))
+    assert together.next() > taken[-1]
+
+
+def test_ids_taken_together_share_a_millisecond_even_where_the_counter_ends() -> None:
+    source, _ = ids_at(1_795_000_000.0, (1 << 61) - 1)
+    source._high = (1 << 36) - 1
+    source._prefix = source._fixed + b"%09x" % source._high
+    source.next()
+    ms = source.ms
+    taken = source.take(5000)
+    assert source.ms == ms + 1
+    assert len(set(taken)) == 5000 and taken == sorted(taken)
+    assert {event_id[:13] for event_id in taken} == {taken[0][:13]}
+
+
+def test_lines_made_together_are_those_made_one_by_one() -> None:
+    between = middle("/s", "a", time_text(0), "/v1/schemas/a?version=1")
+    ids, raws = [b"1", b"2", b"3"], [b"{}", b"[1]", b'"x"']
+    assert lines_of(ids, between, raws) == b"".join(
+        LINE_START + event_id + between + raw + LINE_END
+        for event_id, raw in zip(ids, raws, strict=True)
+    )
