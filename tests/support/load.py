@@ -30,7 +30,7 @@ class Acknowledgements:
         self._file = file
         self._lines: list[bytes] = []
 
-    def add(self, status: int, body: bytes) -> None:
+    def add(self, client: int, status: int, body: bytes) -> None:
         found = _ID.search(body)
         self._lines.append(b"%d %s\n" % (status, found[1] if found else b"-"))
 

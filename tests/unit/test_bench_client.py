@@ -81,7 +81,10 @@ def answering(times: int) -> Callable[[socket.socket, tuple[str, int]], None]:
         for _ in range(times):
             received = b""
             while not received.endswith(b"]}"):
-                data = sock.recv(65536)
+                try:
+                    data = sock.recv(65536)
+                except ConnectionResetError:
+                    return  # the client has what it wanted and closed unread
                 if not data:
                     return
                 received += data
