@@ -14,6 +14,7 @@ from pathlib import Path
 from ingest import logs
 from ingest.codec import dumps
 from ingest.handlers.loader import HandlerProblem, HandlersError, load
+from ingest.pipeline_dedupe import workers_conflict
 from ingest.registry import Registry, RegistryError, SchemaProblem
 from ingest.settings import Settings
 from ingest.settings_sources import Problem
@@ -98,7 +99,7 @@ def check(settings: Settings, problems: Sequence[Problem] = ()) -> Report:
         file, line = _split_line(problem.source)
         report.problems.append(Finding("settings", file, line, None, problem.message))
     _check_logging(Path(settings.log_config), report)
-    names = _check_schemas(Path(settings.schemas), report)
+    names = _check_schemas(Path(settings.schemas), settings, report)
     _check_handlers(Path(settings.handlers), names, report)
     return report
 
@@ -114,7 +115,7 @@ def _check_logging(path: Path, report: Report) -> None:
         report.problems.append(Finding("logging", str(path), None, None, message))
 
 
-def _check_schemas(directory: Path, report: Report) -> set[str]:
+def _check_schemas(directory: Path, settings: Settings, report: Report) -> set[str]:
     """Load the registry; returns the names of the types, as far as they can be told."""
     try:
         registry = Registry.load(directory)
@@ -124,6 +125,10 @@ def _check_schemas(directory: Path, report: Report) -> set[str]:
         return {path.stem for path in directory.glob("*.json")} | {
             path.parent.name for path in directory.glob("*/*.json")
         }
+    conflict = workers_conflict(settings.workers, registry.types.values())
+    if conflict is not None:
+        place, line = _split_line(settings.origins.get("workers", "workers"))
+        report.problems.append(Finding("settings", place, line, None, conflict))
     report.types = sorted(registry.types)
     report.warnings += schema_findings(registry.warnings)
     return set(registry.types)

@@ -31,14 +31,17 @@ EXAMPLES: Sequence[tuple[str, str]] = (
 #: What each exit code says, for --help and docs/settings.md.
 EXIT_MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "done; of serve: stopped, every request in flight answered",
-    ExitCode.PROBLEMS: "schemas, handlers or a journal have problems; check and "
-    "journal verify list them",
+    ExitCode.PROBLEMS: "schemas, handlers or a journal have problems, check and "
+    "journal verify list them; of replay: the target refused events",
     ExitCode.USAGE: "the command line, the environment or the settings file cannot be used",
     ExitCode.DATA_LOCKED: "another process holds the data directory",
     ExitCode.BIND_FAILED: "the address cannot be listened on",
     ExitCode.DRAIN_INCOMPLETE: "time ran out at shutdown with requests in flight; "
     "none of those was answered 2xx",
     ExitCode.DATA_UNUSABLE: "the data directory cannot be read or written",
+    ExitCode.OUTPUT_FAILED: "the output of journal export or replay cannot be written",
+    ExitCode.TARGET_FAILED: "replay gave up on its target; run again with the same checkpoint, it "
+    "goes on where it was",
 }
 
 

@@ -72,7 +72,8 @@ def _allowed(setting: Setting) -> str:
         for bound in (setting.minimum, setting.maximum)
     )
     if low and high:
-        return low if low == high else f"{low} to {high}"
+        words = "".join(f", `{word}`" for word in setting.words)
+        return (low if low == high else f"{low} to {high}") + words
     return f"from {low}" if low else f"up to {high}" if high else ""
 
 

@@ -91,6 +91,27 @@ CATALOGUE: Mapping[str, Failure] = {
     "method_not_allowed": Failure(
         405, "Method not allowed", False, "Use one of the methods in the Allow header."
     ),
+    "offset_gone": Failure(
+        410,
+        "Offset no longer in the journal",
+        False,
+        "Go on at `first_offset`; what was asked for has been removed by retention.",
+    ),
+    "offset_ahead": Failure(
+        404,
+        "Offset beyond the journal's end",
+        False,
+        "Go on at `next_offset`; was this offset taken from another journal?",
+    ),
+    "precondition_failed": Failure(
+        412, "Precondition failed", False, "The segment is not the one you know; ask anew."
+    ),
+    "range_not_satisfiable": Failure(
+        416,
+        "Range not satisfiable",
+        False,
+        "Ask for bytes before the length that Content-Range names.",
+    ),
     "unsupported_media_type": Failure(
         415,
         "Unsupported media type",
@@ -144,6 +165,31 @@ CATALOGUE: Mapping[str, Failure] = {
     "rejected": Failure(
         422, "Event rejected by its handler", False, "`detail` holds the handler's reason."
     ),
+    # -- The same event again: docs/deduplication.md --------------------------------
+    "idempotency_key_malformed": Failure(
+        400,
+        "Malformed Idempotency-Key",
+        False,
+        'Send one quoted string: `Idempotency-Key: "8e03978e-40d5-43e8-bc93-6894a57f9324"`.',
+    ),
+    "idempotency_key_required": Failure(
+        400,
+        "Idempotency-Key is missing",
+        False,
+        "Send an `Idempotency-Key`, a new one for each request and the same one to repeat it.",
+    ),
+    "idempotency_in_flight": Failure(
+        409,
+        "A request with this Idempotency-Key is being worked on",
+        False,
+        "Send the same request again after the seconds in Retry-After; it gets the answer.",
+    ),
+    "idempotency_mismatch": Failure(
+        422,
+        "Idempotency-Key was used for another payload",
+        False,
+        "Repeat a request with the bytes it had, or take a new key for a new request.",
+    ),
     # -- This service -------------------------------------------------------------
     "internal_error": Failure(
         500, "Internal error", False, "Look the request id up in the logs. Nothing was stored."
@@ -155,6 +201,12 @@ CATALOGUE: Mapping[str, Failure] = {
         "Look the request id up in the logs; the traceback is there. Nothing was stored.",
     ),
     "overloaded": Failure(503, "Overloaded", False, "Retry after the seconds in Retry-After."),
+    "first_not_stored": Failure(
+        503,
+        "The event that came first with this key was not stored",
+        False,
+        "Retry after the seconds in Retry-After: the key is free again.",
+    ),
     "draining": Failure(503, "Shutting down", True, "Retry; another instance will answer."),
     "journal_failed": Failure(
         503,

@@ -21,3 +21,7 @@ class ExitCode(enum.IntEnum):
     DRAIN_INCOMPLETE = 5
     #: The data directory cannot be written or read.
     DATA_UNUSABLE = 6
+    #: What was read cannot be written where it is to go.
+    OUTPUT_FAILED = 7
+    #: `replay` gave up: its target does not answer, or refuses everything for now.
+    TARGET_FAILED = 8

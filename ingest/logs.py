@@ -113,7 +113,7 @@ def configure(
     log_config: Path | None,
     *,
     service: str = "ingest",
-    worker: int = 0,
+    worker: int | None = 0,
     queue_max: int = 10_000,
     metrics: Metrics | None = None,
     fd: int = 2,
@@ -123,7 +123,7 @@ def configure(
     Args:
         log_config: a YAML file with a stdlib `dictConfig`; None for the built-in one.
         service: names this program in every line.
-        worker: number of this worker in every line.
+        worker: number of this worker in every line; None for the supervisor of several.
         queue_max: most entries that wait to be written.
         metrics: counts lines by level and those lost.
         fd: descriptor the lines go to, by default stderr.
@@ -179,7 +179,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return {"disable_existing_loggers": False, **config}
 
 
-def _lost_line(service: str, worker: int, lines: int) -> bytes:
+def _lost_line(service: str, worker: int | None, lines: int) -> bytes:
     event = {
         "timestamp": timestamp(time.time()),
         "level": "warning",

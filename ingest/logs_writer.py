@@ -63,7 +63,7 @@ class LogWriter:
         queue_max: most entries that wait to be written; an entry is a log line or a
             block of access log lines.
         service: names this program in every line.
-        worker: number of this worker in every line.
+        worker: number of this worker in every line; None for the supervisor of several.
         console: whether lines are for a person on a terminal, not JSON.
         colors: whether that terminal shows colours.
         metrics: counts lines by level, and those lost.
@@ -79,7 +79,7 @@ class LogWriter:
         report: Callable[[int], bytes],
         metrics: Metrics | None = None,
         service: str = "ingest",
-        worker: int = 0,
+        worker: int | None = 0,
         console: bool = False,
         colors: bool = False,
     ) -> None:

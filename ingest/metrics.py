@@ -13,28 +13,14 @@ Source: OpenMetrics 1.0; the Prometheus text format 0.0.4.
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterator
-from typing import Any, cast
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import (
-    CollectorRegistry,
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
+from prometheus_client.core import CollectorRegistry
 
 from ingest.encodings import ANSWER_CODINGS
 from ingest.errors import CATALOGUE as ERRORS
+from ingest.metrics_exposition import Exposition, Readings, encode, read_family
 from ingest.metrics_families import (
-    COUNTER,
-    GAUGE,
-    HISTOGRAM,
     OPEN,
     Family,
     counter,
@@ -47,6 +33,9 @@ from ingest.metrics_families import (
 
 #: Plain stdlib logging: the log writer counts its lines here, so it stands above this module.
 log = logging.getLogger(__name__)
+
+#: Why an event is in the rejected journal.
+REJECTED_CODES = ("malformed", "schema", "handler", "too_large", "handler_error")
 
 #: 100 µs · 2ⁿ to 26 s: an answer takes a commit at best and a handler's time at worst.
 LATENCY_BUCKETS = (
@@ -62,6 +51,10 @@ DISK_BUCKETS = (
 COUNT_BUCKETS = tuple(float(4**n) for n in range(9))
 #: 1 KiB to 64 MiB.
 SIZE_BUCKETS = tuple(float(1024 * 4**n) for n in range(9))
+
+
+#: The journals there are: of accepted events, and of rejected ones.
+JOURNALS = ("journal", "rejected")
 
 
 class Metrics:
@@ -98,7 +91,7 @@ class Metrics:
         coding=ANSWER_CODINGS,
     )
     request_duration = histogram(
-        "Seconds from a request's last byte to its answer.",
+        "Seconds from a request's last byte to its answer; without requests to `/v1/journal`.",
         "Compare `ingest_journal_commit_seconds` (disk), `ingest_pool_wait_seconds` (too much "
         "at once) and `ingest_handler_seconds` (legacy code); the one that rose too is the cause.",
         LATENCY_BUCKETS,
@@ -230,7 +223,7 @@ class Metrics:
     )
     journal_segments = gauge(
         "Journal segments on disk.",
-        "Each takes up to `segment_max_bytes`; move old ones away before the disk is full.",
+        "Each takes up to `segment_max_bytes`; see the settings about retention.",
     )
     journal_next_offset = gauge(
         "Offset of the next record.", "When it stands still, nothing is stored."
@@ -248,6 +241,140 @@ class Metrics:
     journal_free_bytes = gauge(
         "Free bytes of the journal's file system.",
         "When it falls to `disk_reserve_bytes`, events are refused with 507: free space.",
+        "min",
+    )
+
+    # -- closed segments ----------------------------------------------------------
+    journal_segments_closed = counter(
+        "Journal segments that were closed because they were full, old or had failed.",
+        "As fast as commits: the disk fails; see `ingest_journal_failures`.",
+    )
+    journal_compressed_segments = counters(
+        "Closed segments that were compressed, by journal.",
+        "Nothing by itself; compare `ingest_journal_uncompressed_segments`.",
+        journal=JOURNALS,
+    )
+    journal_compress_read_bytes = counters(
+        "Bytes that segments had before they were compressed.",
+        "Nothing by itself; over `ingest_journal_compress_written_bytes_total` it is the ratio.",
+        journal=JOURNALS,
+    )
+    journal_compress_written_bytes = counters(
+        "Bytes that segments had after they were compressed.",
+        "Nothing by itself.",
+        journal=JOURNALS,
+    )
+    journal_compress_seconds = histogram(
+        "Seconds it took to compress a segment, pauses included.",
+        "Nothing by itself: it takes about a quarter of a core; lower "
+        "`segment_compression_level` when segments wait.",
+        LATENCY_BUCKETS,
+    )
+    journal_uncompressed_segments = gauges(
+        "Closed segments that are not compressed, by journal.",
+        "When it grows: events come faster than they are compressed, or segments are damaged; "
+        "see the log for `journal.left_uncompressed`.",
+        journal=JOURNALS,
+    )
+    journal_removed_segments = counters(
+        "Segments that retention removed, by journal and reason.",
+        "`size` before `age`: raise `retention_max_bytes` if events are to be kept longer.",
+        journal=JOURNALS,
+        reason=("age", "size"),
+    )
+    journal_removed_bytes = counters(
+        "Bytes on the disk that retention removed, by journal and reason.",
+        "Nothing by itself.",
+        journal=JOURNALS,
+        reason=("age", "size"),
+    )
+    journal_retention_blocked_segments = gauges(
+        "Segments that retention would remove but for a consumer's checkpoint.",
+        "The consumer named in the log (`journal.retention_blocked`) is behind, or gone: start "
+        "it, or remove its checkpoint.",
+        journal=JOURNALS,
+    )
+    journal_stored_bytes = gauges(
+        "Bytes on the disk of all that belongs to a journal.",
+        "Lower `retention_max_bytes` or a retention, or get more room.",
+        journal=JOURNALS,
+    )
+    journal_oldest_record_age_seconds = gauges(
+        "Age of a journal's oldest record; 0 when there is none.",
+        "Compare the retention; it is longer when a type in the same segment is kept longer.",
+        journal=JOURNALS,
+    )
+    journal_janitor_failures = counters(
+        "File operations on closed segments that failed, by operation.",
+        "Check the disk and the log. Nothing is lost; it is tried again after a minute.",
+        operation=("list", "compress", "remove"),
+    )
+
+    # -- reading ------------------------------------------------------------------
+    journal_reads = counters(
+        "Requests that read the journal back, by what for: the list, a page of records, a file.",
+        "Nothing by itself; each costs time that events could have.",
+        kind=("list", "page", "file"),
+    )
+    journal_read_bytes = counters(
+        "Bytes of the journal sent to readers, before any content coding.",
+        "Nothing by itself; see `ingest_journal_reads`.",
+        kind=("page", "file"),
+    )
+    journal_followers = gauge(
+        "Readers that wait for the next commit.", "Nothing; each holds a connection."
+    )
+
+    # -- deduplication ------------------------------------------------------------
+    dedupe_hits = counters(
+        "Events and requests that came again and were answered as the first was, by type.",
+        "Producers repeat what they got no answer to: look at their timeouts and the network.",
+        type=OPEN,
+    )
+    dedupe_conflicts = counters(
+        "Requests refused for their Idempotency-Key, by type and reason.",
+        "`in_flight`: the producer repeats before it has the answer. `mismatch`: it uses a key "
+        "for two payloads, which is a fault of its own.",
+        type=OPEN,
+        reason=("in_flight", "mismatch"),
+    )
+    dedupe_entries = gauges(
+        "Keys remembered, by type.", "Nothing; `dedupe_entries_max` bounds it.", type=OPEN
+    )
+    dedupe_evictions = counters(
+        "Keys forgotten, by type and reason.",
+        "`age`: normal. `count`: forgotten before their window was over, so a late repetition "
+        "would be stored again: raise `dedupe_entries_max`, or shorten the window.",
+        type=OPEN,
+        reason=("age", "count"),
+    )
+    dedupe_load_seconds = gauge(
+        "Seconds that reading the keys took at start.",
+        "Long: a segment whose key file was missing had to be read; see docs/deduplication.md.",
+    )
+    dedupe_failures = counters(
+        "Key files that could not be read or written, and segments that could not be read for "
+        "their keys, by operation.",
+        "Check the disk and the log. `read`, `write`: the next start takes longer. `segment`: "
+        "repetitions of its events are not recognised.",
+        operation=("read", "write", "segment"),
+    )
+
+    # -- rejected events ----------------------------------------------------------
+    rejected_kept = counters(
+        "Refused events that are in the rejected journal, by type and reason.",
+        "Look at them with `python -m ingest journal cat --rejected`.",
+        type=OPEN,
+        code=REJECTED_CODES,
+    )
+    rejected_dropped = counters(
+        "Refused events that should have been kept and could not be, by why.",
+        "overloaded: raise `rejected_pending_max_bytes`; else look at the disk.",
+        reason=tuple(sorted(ERRORS)),
+    )
+    rejected_journal_failures = gauge(
+        "File operations of the rejected journal that failed since the start.",
+        "Check the disk and the log. Accepted events are not concerned.",
     )
 
     # -- the process --------------------------------------------------------------
@@ -257,7 +384,9 @@ class Metrics:
         LATENCY_BUCKETS,
     )
     hub_lag_last_seconds = gauge(
-        "Seconds the last timer of the event loop ran late.", "As for `ingest_hub_lag_seconds`."
+        "Seconds the last timer of the event loop ran late.",
+        "As for `ingest_hub_lag_seconds`.",
+        "max",
     )
     log_lines = counters(
         "Log lines made, by level.",
@@ -273,14 +402,34 @@ class Metrics:
         "Each is a fault of ours: its traceback is in the log; report it.",
         where=OPEN,
     )
-    ready = gauge("1 while `/readyz` answers 200.", "0: `/readyz?verbose` says why.")
-    info = gauges("Always 1; the version is a label.", "Nothing.", version=OPEN)
+    ready = gauge("1 while `/readyz` answers 200.", "0: `/readyz?verbose` says why.", "max")
+    info = gauges("Always 1; the version is a label.", "Nothing.", "max", version=OPEN)
+
+    # -- workers ------------------------------------------------------------------
+    worker_up = gauges(
+        "1 for each worker whose figures are in this answer, 0 for one that gave none in time; "
+        "with two workers or more.",
+        "0: it starts, or it hangs; `/readyz?verbose` and the log say which. Its counters are "
+        "shown as they were last known, its gauges are missing.",
+        worker=OPEN,
+    )
+    worker_restarts = counters(
+        "Workers that were started again, by number and cause.",
+        "`died`: the log has the signal or exit status (`supervisor.worker_died`). `asked`: "
+        "SIGHUP, or a SIGTERM to that worker.",
+        worker=OPEN,
+        cause=("died", "asked"),
+    )
+    worker_adopted = counter(
+        "Connections to a worker that did not accept, which the supervisor gave to another one.",
+        "Normal while a worker is started again; otherwise see `ingest_worker_up`.",
+    )
 
     def __init__(self) -> None:
         for family in CATALOGUE:
             setattr(self, family.attribute, family.build())
         registry = CollectorRegistry()
-        registry.register(_Exposition(self))
+        registry.register(Exposition(CATALOGUE, self.read))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -293,66 +442,23 @@ class Metrics:
             accept: the request's Accept field; OpenMetrics if it asks for it,
                 otherwise the Prometheus text format.
         """
-        encoder, content_type = _choose(accept or "")
-        return encoder(self._registry), content_type
+        return encode(self._registry, accept)
+
+    def read(self) -> Readings:
+        """What every family holds now."""
+        return {
+            family.attribute: read_family(family, getattr(self, family.attribute), self._failed)
+            for family in CATALOGUE
+        }
+
+    def _failed(self, family: Family, error: Exception) -> None:
+        self.unhandled_errors.cell("metrics").value += 1
+        log.error(
+            "metrics.function_failed", exc_info=error, extra={"metric": family.full_name}
+        )
 
 
 #: Every family in the order of its declaration.
 CATALOGUE: tuple[Family, ...] = tuple(
     declared for declared in vars(Metrics).values() if isinstance(declared, Family)
 )
-
-_CONTENT_TYPE = re.compile(r"[ -~]{1,200}")
-
-
-def _choose(accept: str) -> tuple[Any, str]:
-    try:
-        encoder, content_type = choose_encoder(accept)
-    except TypeError:
-        # The chooser compares version numbers, and a client may send `version=x`.
-        return choose_encoder("")
-    # It also echoes the client's version, which must not become any byte of our answer.
-    return (encoder, content_type) if _CONTENT_TYPE.fullmatch(content_type) else choose_encoder("")
-
-
-class _Exposition(Collector):
-    """Shows the cells to prometheus_client, which makes the text of them."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        for family in CATALOGUE:
-            yield self._metric(family)
-
-    def _metric(self, family: Family) -> Metric:
-        held = getattr(self._metrics, family.attribute)
-        # A scrape may run while another thread adds a cell: the list is made in one step.
-        cells = list(held.items()) if family.labels else [((), held)]
-        metric: Any = _METRICS[family.kind](
-            family.name, family.help, labels=family.labels, unit=family.unit
-        )
-        for values, cell in cells:
-            if family.kind == HISTOGRAM:
-                buckets = [(floatToGoString(bound), count) for bound, count in cell.buckets()]
-                metric.add_metric(values, buckets, cell.sum)
-                continue
-            try:
-                value = cell.read()
-            except Exception as error:  # one gauge must not fail the scrape
-                self._metrics.unhandled_errors.cell("metrics").value += 1
-                log.error(
-                    "metrics.function_failed",
-                    exc_info=error,
-                    extra={"metric": family.full_name},
-                )
-                continue
-            metric.add_metric(values, value)
-        return cast(Metric, metric)
-
-
-_METRICS: dict[str, Any] = {
-    COUNTER: CounterMetricFamily,
-    GAUGE: GaugeMetricFamily,
-    HISTOGRAM: HistogramMetricFamily,
-}

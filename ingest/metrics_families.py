@@ -29,6 +29,8 @@ class Family:
         buckets: upper bounds of a histogram, in the base unit.
         unit: `seconds`, `bytes` or nothing; by default what `attribute` ends with.
         attribute: its name in `Metrics`.
+        combine: of a gauge, how the numbers of several workers become one: `sum`, `max`
+            or `min`.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class Family:
     buckets: tuple[float, ...] = ()
     unit: str = ""
     attribute: str = ""
+    combine: str = "sum"
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.attribute = name
@@ -85,14 +88,17 @@ def counters(help: str, remedy: str, **labels: tuple[str, ...]) -> Labelled[Cell
     return cast("Labelled[Cell]", Family(COUNTER, help, remedy, **_labels(labels)))
 
 
-def gauge(help: str, remedy: str) -> Gauge:
-    """A gauge without labels."""
-    return cast(Gauge, Family(GAUGE, help, remedy))
+def gauge(help: str, remedy: str, combine: str = "sum") -> Gauge:
+    """A gauge without labels; of several workers their `sum`, `max` or `min` is shown."""
+    return cast(Gauge, Family(GAUGE, help, remedy, combine=combine))
 
 
-def gauges(help: str, remedy: str, **labels: tuple[str, ...]) -> Labelled[Gauge]:
+def gauges(
+    help: str, remedy: str, combine: str = "sum", **labels: tuple[str, ...]
+) -> Labelled[Gauge]:
     """A gauge with labels, given as for `counters`."""
-    return cast("Labelled[Gauge]", Family(GAUGE, help, remedy, **_labels(labels)))
+    family = Family(GAUGE, help, remedy, combine=combine, **_labels(labels))
+    return cast("Labelled[Gauge]", family)
 
 
 def histogram(help: str, remedy: str, buckets: tuple[float, ...], unit: str = "") -> HistogramCell:

@@ -14,9 +14,11 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 from ingest import settings_sources
 from ingest.settings_sources import Problem
 from ingest.settings_values import (
+    RETENTION_MAX_SECONDS,
     UNIT_SUFFIXES,
     Kind,
     Setting,
+    check_affinity,
     check_bind,
     check_uri_reference,
 )
@@ -28,10 +30,13 @@ SECTIONS: Mapping[str, str] = {
     "server": "Where it listens.",
     "paths": "What it reads and where it stores; relative to the working directory.",
     "durability": "When an event counts as stored, and how much may wait for that.",
+    "deduplication": "How long it is known which events came, for types with `x-ingest.dedupe`.",
     "json": "What is accepted as an event.",
     "http": "Bounds on what one request may hold.",
     "time": "How long a client may take.",
     "connections": "How many clients there may be.",
+    "closed": "What becomes of files of the journal that are written no more.",
+    "reading": "What of the journal is read back over HTTP.",
     "pool": "How much is worked on at once. Beyond it clients wait, then are told to retry.",
     "shutdown": "What happens on SIGTERM and SIGINT.",
     "logs": "What is logged about requests.",
@@ -66,6 +71,7 @@ def _setting(
     maximum: float | None = None,
     placeholder: str = "TEXT",
     check: Callable[[str], None] | None = None,
+    words: Mapping[str, int] | None = None,
 ) -> T:
     """Declare a field of `Settings`; its kind follows from its type and its name's unit."""
     declaration = {
@@ -75,6 +81,7 @@ def _setting(
         "maximum": maximum,
         "placeholder": placeholder,
         "check": check,
+        "words": words or {},
     }
     return field(default=default, metadata=declaration)
 
@@ -94,9 +101,30 @@ class Settings:
     workers: int = _setting(
         1,
         "server",
-        "Worker processes. This version serves from one.",
+        "Worker processes, each with an event loop and a partition of the journal of its own; "
+        "auto: one for each core it may use. From two on a supervisor starts them, see "
+        "docs/workers.md. Limits are for each worker.",
         minimum=1,
-        maximum=1,
+        maximum=256,
+        words={"auto": 0},
+    )
+    cpu_affinity: str = _setting(
+        "off",
+        "server",
+        "Whether workers are kept on cores: off; on, each on one of those it may use; or a list "
+        "of cores such as 0,2-5, which they get in turn. With two workers or more.",
+        placeholder="off|on|LIST",
+        check=check_affinity,
+    )
+    worker_restart_min_seconds: float = _setting(
+        0.1,
+        "server",
+        "Pause before a worker that died is started again. It doubles each time in a row, and a "
+        "part of it is left to chance.",
+        minimum=0.001,
+    )
+    worker_restart_max_seconds: float = _setting(
+        30.0, "server", "Longest such pause.", minimum=0.001
     )
     backlog: int = _setting(
         4096,
@@ -183,6 +211,63 @@ class Settings:
         "durability",
         "Free space below which events are answered 507, so that the disk never fills up.",
         minimum=0,
+    )
+
+    # -- deduplication ---------------------------------------------------------------------
+    dedupe_window_seconds: float = _setting(
+        86400.0,
+        "deduplication",
+        "Time for which the key of an event is remembered. A type may choose its own.",
+        minimum=1,
+    )
+    dedupe_entries_max: int = _setting(
+        1_000_000,
+        "deduplication",
+        "Most keys remembered for one type, about 70 bytes each; beyond it the oldest are "
+        "forgotten before their time.",
+        minimum=1,
+        maximum=100_000_000,
+    )
+    dedupe_answer_max_bytes: int = _setting(
+        16 << 10,
+        "deduplication",
+        "Largest answer to a batch that is given again as it was; of a larger one the counts "
+        "are, without ids and errors. 0 for the counts only.",
+        minimum=0,
+        maximum=1 << 20,
+    )
+    dedupe_answers_max_bytes: int = _setting(
+        16 << 20,
+        "deduplication",
+        "Most that is kept of such answers for one type; of older ones the counts are left.",
+        minimum=0,
+    )
+
+    rejected_retention_max_age_seconds: float = _setting(
+        7 * 86400.0,
+        "closed",
+        "Age after which refused events that were kept are removed; 0 for never.",
+        minimum=0,
+        maximum=RETENTION_MAX_SECONDS,
+    )
+    rejected_retention_max_bytes: int = _setting(
+        1 << 30,
+        "closed",
+        "Size of the rejected journal above which its oldest files are removed; 0 for no limit.",
+        minimum=0,
+    )
+    rejected_pending_max_bytes: int = _setting(
+        8 << 20,
+        "closed",
+        "Refused events that may wait to be kept; beyond it they are dropped and counted.",
+        minimum=1024,
+    )
+    rejected_event_max_bytes: int = _setting(
+        64 << 10,
+        "closed",
+        "How much is kept of a refused event; of a longer one the beginning.",
+        minimum=1024,
+        maximum=16 << 20,
     )
 
     # -- json ------------------------------------------------------------------------------
@@ -320,6 +405,59 @@ class Settings:
         minimum=64 << 10,
     )
 
+    # -- closed ----------------------------------------------------------------------------
+    segment_compression: Literal["zstd", "off"] = _setting(
+        "zstd",
+        "closed",
+        "What closed files are compressed with, in the background. Any zstd tool reads them.",
+    )
+    segment_compression_level: int = _setting(
+        3,
+        "closed",
+        "Level of zstd: higher ones take longer and less room.",
+        minimum=1,
+        maximum=19,
+    )
+    segment_compress_after_seconds: float = _setting(
+        60.0,
+        "closed",
+        "Time that a closed file stays as it is, so that its followers have passed.",
+        minimum=0,
+    )
+    retention_max_age_seconds: float = _setting(
+        0.0,
+        "closed",
+        "Age at which events are removed, file by file; 0 for never. A type may choose its own.",
+        minimum=0,
+        maximum=RETENTION_MAX_SECONDS,
+    )
+    retention_max_bytes: int = _setting(
+        0,
+        "closed",
+        "Most that all files of a journal may take on the disk, as they are stored; beyond it "
+        "the oldest ones are removed. 0 for any size.",
+        minimum=0,
+    )
+    retention_ignores_checkpoints: Literal["false", "true"] = _setting(
+        "false",
+        "closed",
+        "Whether files are removed too that a consumer's checkpoint still needs.",
+    )
+
+    # -- reading ---------------------------------------------------------------------------
+    journal_http: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        "reading",
+        "Whether GET /v1/journal answers. Whoever can reach it reads every event; auto: only "
+        "where bind is a loopback address.",
+    )
+    journal_page_records_max: int = _setting(
+        10_000, "reading", "Most records of one answer.", minimum=1, maximum=1_000_000
+    )
+    journal_wait_max_seconds: float = _setting(
+        60.0, "reading", "Longest a reader may wait for the next commit.", minimum=0, maximum=3600
+    )
+
     # -- pool ------------------------------------------------------------------------------
     pool_size: int = _setting(
         4096,
@@ -435,6 +573,12 @@ class Settings:
         if self.json_decoder != "orjson" and self.duplicate_keys != "accept":
             message = f"duplicate_keys reject does not go with json_decoder {self.json_decoder}"
             problems.append(Problem("duplicate_keys", self.origins["duplicate_keys"], message))
+        if self.worker_restart_min_seconds > self.worker_restart_max_seconds:
+            name = "worker_restart_min_seconds"
+            if name not in self.origins:
+                name = "worker_restart_max_seconds"
+            message = "worker_restart_min_seconds must not be above worker_restart_max_seconds"
+            problems.append(Problem(name, self.origins[name], message))
         if self.buffered_max_bytes < 4 * self.request_body_max_bytes:
             # Whichever of the two was set; both are at their default only if neither was.
             name = "buffered_max_bytes"

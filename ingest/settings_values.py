@@ -7,8 +7,8 @@ know where a text came from (flag, environment, file) nor which settings exist.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from ipaddress import IPv6Address
 from typing import Literal
@@ -44,6 +44,8 @@ DURATION_UNITS = {
 #: Bounds for every value of a kind, so that no timer or allocation overflows.
 SIZE_LIMIT = 2**50
 DURATION_LIMIT = 366 * 86400
+#: Events may be kept for longer than any timer runs.
+RETENTION_MAX_SECONDS = 99_999 * 86400
 TEXT_LIMIT = 4096
 #: How much of a wrong value an error repeats.
 ECHO_LIMIT = 80
@@ -69,6 +71,7 @@ class Setting:
         choices: all values of a `choice`.
         placeholder: what stands for a text in --help.
         check: a further constraint on the value; raises ValueError with it in words.
+        words: words that stand for a number, below `minimum` so that they are told apart.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     placeholder: str = "TEXT"
     check: Callable[[str], None] | None = None
+    words: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def flag(self) -> str:
@@ -100,9 +104,10 @@ class Setting:
         """What stands for its value in --help."""
         if self.choices:
             return "|".join(self.choices)
-        return {"text": self.placeholder, "integer": "N", "number": "X"}.get(
+        shown = {"text": self.placeholder, "integer": "N", "number": "X"}.get(
             self.kind, self.kind.upper()
         )
+        return "|".join([shown, *self.words])
 
     def parse(self, text: str) -> Value:
         """Read a value.
@@ -120,6 +125,8 @@ class Setting:
         if self.kind in ("text", "choice"):
             self._check_text(text)
             return text
+        if text in self.words:
+            return self.words[text]
         value = self._parse_quantity(text)
         if self.minimum is not None and value < self.minimum:
             raise ValueError(f"must be at least {self.show(self.minimum)}")
@@ -141,11 +148,12 @@ class Setting:
         if self.kind == "size":
             return parse_size(text)
         if self.kind == "duration":
-            return parse_duration(text)
+            return parse_duration(text, max(DURATION_LIMIT, int(self.maximum or 0)))
         match = _QUANTITY.fullmatch(text)
         whole = self.kind == "integer"
         if match is None or match[2] or (whole and "." in match[1]):
-            raise ValueError(f"must be a {'whole ' if whole else ''}number")
+            words = "".join(f" or {word}" for word in self.words)
+            raise ValueError(f"must be a {'whole ' if whole else ''}number{words}")
         return int(match[1]) if whole else float(match[1])
 
     def show(self, value: Value) -> str:
@@ -175,22 +183,25 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, limit: int = DURATION_LIMIT) -> float:
     """Read a duration: `10`, `0.5`, `500ms`, `10s`, `5m`, `1h`, `7d`.
+
+    Args:
+        limit: the longest there may be, in seconds.
 
     Returns:
         seconds.
 
     Raises:
-        ValueError: it is none, or longer than 366 days.
+        ValueError: it is none, or longer than that.
     """
     match = _QUANTITY.fullmatch(text)
     factor = DURATION_UNITS.get(match[2]) if match else None
     if match is None or factor is None:
         raise ValueError("must be a duration such as 500ms, 10s, 5m or 1h")
     seconds = Decimal(match[1]) * factor
-    if seconds > DURATION_LIMIT:
-        raise ValueError("must be at most 366d")
+    if seconds > limit:
+        raise ValueError(f"must be at most {format_duration(limit)}")
     return float(seconds)
 
 
@@ -247,3 +258,34 @@ def check_uri_reference(text: str) -> None:
     scheme, colon, _ = re.split(r"[/?#]", text, maxsplit=1)[0].partition(":")
     if colon and _URI_SCHEME.fullmatch(scheme) is None:
         raise ValueError(f"must be a URI-reference (RFC 3986): {echo(scheme)} is no scheme")
+
+
+#: Numbers of cores beyond it are a mistake, and would make a list of `0-4000000000` a long one.
+CORE_LIMIT = 4096
+_CORES = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
+
+
+def parse_cores(text: str) -> list[int]:
+    """Read a list of cores: `0,2-5`, as `taskset --cpu-list` does.
+
+    Raises:
+        ValueError: it is none.
+    """
+    cores: list[int] = []
+    for part in text.split(","):
+        match = _CORES.fullmatch(part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < CORE_LIMIT:
+            raise ValueError("must be off, on or a list of cores such as 0,2-5")
+        cores.extend(range(first, last + 1))
+    return cores
+
+
+def check_affinity(text: str) -> None:
+    """Cores that workers are kept on: `off`, `on`, or a list as `parse_cores` reads it.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if text not in ("off", "on"):
+        parse_cores(text)

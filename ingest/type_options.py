@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ingest.settings_values import RETENTION_MAX_SECONDS, parse_duration
+
 #: The annotation keyword, at the root of a type's schema only.
 KEYWORD = "x-ingest"
 
@@ -23,6 +25,37 @@ RESERVED_PREFIX = "/v1/"
 #: RFC 3986 section 3.3 without percent-encoding and dot segments: routes are compared with
 #: the decoded path, so each has exactly one way to be written.
 _SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+"
+
+_DEDUPE_OBJECT: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "by": {"enum": ["idempotency-key", "cloudevents", "pointer"]},
+        "pointer": {
+            "description": "JSON Pointer (RFC 6901) to what makes an event the same one.",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 512,
+            "pattern": "^(/([^~/]|~[01])*)+$",
+        },
+        "required": {"description": "Refuse what has no key.", "type": "boolean"},
+        "window": {
+            "description": "How long a key is remembered: `90s`, `15m`, `24h`, `7d`.",
+            "type": "string",
+            "pattern": "^([1-9][0-9]{0,6}s|[1-9][0-9]{0,4}m|[1-9][0-9]{0,2}h"
+            "|([1-9][0-9]?|[12][0-9]{2}|3[0-5][0-9])d)$",
+        },
+    },
+    "if": {"not": {"required": ["by"]}},
+    "then": {"required": ["pointer"]},
+    "dependentSchemas": {
+        "by": {
+            "if": {"properties": {"by": {"const": "pointer"}}},
+            "then": {"required": ["pointer"]},
+            "else": {"properties": {"pointer": False}},
+        }
+    },
+}
 
 #: For the options that name a feature: only what is served can be asked for, so that an
 #: option that would do nothing is refused instead of accepted in silence.
@@ -49,16 +82,19 @@ TYPE_OPTIONS_SCHEMA: Mapping[str, Any] = {
             "enum": ["fsync", "write"],
         },
         "on_reject": {
-            "description": "What becomes of an event that is refused: it is answered, not kept.",
-            "enum": ["drop"],
+            "description": "What becomes of a refused event: `keep` puts it in the rejected journal.",
+            "enum": ["drop", "keep"],
         },
         "dedupe": {
-            "description": "How an event sent twice is told: it is not.",
-            "enum": ["none"],
+            "description": "How an event sent twice is told; docs/deduplication.md.",
+            "if": {"type": "string"},
+            "then": {"enum": ["none", "idempotency-key", "cloudevents"]},
+            "else": _DEDUPE_OBJECT,
         },
         "retention": {
-            "description": "How long events are kept.",
-            "enum": ["forever"],
+            "description": "How long events are kept: `default` (the setting), `forever`, `30d`.",
+            "type": "string",
+            "pattern": "^(default|forever|[1-9][0-9]{0,4}[smhd])$",
         },
         "sink": {
             "description": "Where accepted events go.",
@@ -72,6 +108,36 @@ TYPE_OPTIONS_SCHEMA: Mapping[str, Any] = {
         },
     },
 }
+
+
+@dataclass(frozen=True)
+class Dedupe:
+    """How a repeated event is told.
+
+    Attributes:
+        by: `none`, `idempotency-key`, `cloudevents` or `pointer`.
+        pointer: to what makes an event the same one, with `by` pointer.
+        required: whether what has no key is refused.
+        window_seconds: how long a key is remembered; None leaves it to the setting.
+    """
+
+    by: str = "none"
+    pointer: str = ""
+    required: bool = False
+    window_seconds: float | None = None
+
+    @classmethod
+    def of(cls, given: str | Mapping[str, Any]) -> Dedupe:
+        """From what a schema says, which has been checked."""
+        if isinstance(given, str):
+            return cls(by=given)
+        window = given.get("window")
+        return cls(
+            by=given.get("by", "pointer"),
+            pointer=given.get("pointer", ""),
+            required=given.get("required", False),
+            window_seconds=None if window is None else parse_duration(window),
+        )
 
 
 class Route(NamedTuple):
@@ -103,7 +169,7 @@ class TypeOptions:
         ack: `fsync` or `write`; None leaves it to the setting.
         on_reject: what becomes of a refused event.
         dedupe: how a repeated event is told.
-        retention: how long events are kept.
+        retention: how long events are kept; see `retention_seconds`.
         sink: where accepted events go.
         max_event_bytes: size limit of one event in bytes; None leaves it to the setting.
     """
@@ -111,14 +177,25 @@ class TypeOptions:
     routes: tuple[Route, ...] = ()
     ack: str | None = None
     on_reject: str = "drop"
-    dedupe: str = "none"
-    retention: str = "forever"
+    dedupe: Dedupe = Dedupe()
+    retention: str = "default"
     sink: str = "journal"
     max_event_bytes: int | None = None
+
+    @property
+    def retention_seconds(self) -> float | None:
+        """How long events are kept: 0 for ever; None leaves it to the setting."""
+        if self.retention == "default":
+            return None
+        if self.retention == "forever":
+            return 0.0
+        return parse_duration(self.retention, RETENTION_MAX_SECONDS)
 
     @classmethod
     def of(cls, schema: Mapping[str, Any]) -> TypeOptions:
         """The options in a schema whose `x-ingest` has been checked."""
         given = dict(schema.get(KEYWORD, {}))
         routes = tuple(Route(*route.split(" ", 1)) for route in given.pop("routes", ()))
+        if "dedupe" in given:
+            given["dedupe"] = Dedupe.of(given["dedupe"])
         return cls(routes=routes, **given)

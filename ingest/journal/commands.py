@@ -1,7 +1,8 @@
-"""`ingest journal ls|cat|tail|verify`: the journal on the command line.
+"""`ingest journal ls|cat|tail|verify|export`: the journal on the command line.
 
 All of them only read, and may be used while a gateway writes. Tables and sentences go to a
-terminal, JSON lines (`--json`) anywhere else. Exit codes: `ingest.exits.ExitCode`.
+terminal, JSON lines (`--json`) anywhere else. Exit codes: `ingest.exits.ExitCode`. What is
+chosen by type, time and offset is in `selection.py`, the file formats in `export*.py`.
 
 This module must not know how commits are framed or recovered.
 """
@@ -10,29 +11,40 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import ujson
 
 from ingest.exits import ExitCode
-from ingest.journal.frame import Commit, Damage
-from ingest.journal.reader import Found, PartitionReader, SegmentReader, first_time
-from ingest.journal.record import data_of, head_of, quoted, time_text
-from ingest.journal.segment import list_partitions, list_segments
+from ingest.journal.checkpoints import Checkpoints
+from ingest.journal.frame import Damage
+from ingest.journal.locate import END
+from ingest.journal.reader import Found, PartitionReader, SegmentReader
+from ingest.journal.record import data64_of, data_of
+from ingest.journal.segment import list_segments
+from ingest.journal.selection import (
+    Picked,
+    Selection,
+    UsageProblem,
+    add_selection,
+    open_partition,
+    partitions_of,
+    picked,
+    selection_of,
+    text_of,
+)
 from ingest.journal.storage import Storage
 from ingest.journal.verify import Problem, verify_partition
 
 #: How often `tail` looks for new records.
 POLL_SECONDS = 0.1
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LIST_ATTEMPTS = 5
 
 PROG = "python -m ingest journal"
 
@@ -41,8 +53,10 @@ examples:
   {PROG} ls
   {PROG} cat --type metrics --since 1h | jq .data
   {PROG} cat --data-only > events.ndjson
+  {PROG} cat --rejected --since 1d
   {PROG} tail --type order
   {PROG} verify --data /var/lib/ingest
+  {PROG} export --format csv --type order --output orders.csv
 """
 
 
@@ -69,20 +83,32 @@ def add_commands(subparsers: Any) -> None:
     cat_parser = _add(commands, "cat", cat, "print every stored event as one line of JSON")
     tail_parser = _add(commands, "tail", tail, "print events as they are stored, until Ctrl-C")
     _add(commands, "verify", verify, "check every checksum and every line", json=True)
+    export_parser = _add(commands, "export", export, "write stored events into a file")
+    add_selection(cat_parser)
+    add_selection(tail_parser, following=True)
+    add_selection(export_parser)
     for selecting in (cat_parser, tail_parser):
-        selecting.add_argument("--type", metavar="NAME", help="only events of this type")
         selecting.add_argument(
             "--data-only", action="store_true", help="only the event's data, as it was sent"
         )
-    cat_parser.add_argument(
-        "--since",
-        type=_since,
-        metavar="WHEN",
-        help="only events stored since this time (2026-11-23T10:00:00Z, UTC unless it says "
-        "otherwise) or this long ago (500ms, 30s, 10m, 2h, 7d)",
-    )
     tail_parser.add_argument(
         "--from-start", action="store_true", help="begin with the oldest event, not with the next"
+    )
+    from ingest.journal.export import add_flags
+
+    add_flags(export_parser)
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which journal is read."""
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), metavar="DIR", help="default: data"
+    )
+    parser.add_argument("--partition", type=int, metavar="N", help="only this partition")
+    parser.add_argument(
+        "--rejected",
+        action="store_true",
+        help="the rejected events (of types with x-ingest.on_reject: keep) instead of the stored",
     )
 
 
@@ -94,37 +120,17 @@ def _add(
     json: bool = False,
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text}.")
-    parser.add_argument(
-        "--data", type=Path, default=Path("data"), metavar="DIR", help="default: data"
-    )
-    parser.add_argument("--partition", type=int, metavar="N", help="only this partition")
+    add_common(parser)
     if json:
         parser.add_argument(
             "--json", action="store_true", help="JSON lines; the default unless on a terminal"
         )
-    parser.set_defaults(run=lambda arguments: _guarded(run, arguments))
+    parser.set_defaults(run=lambda arguments: guarded(run, arguments))
     return parser
 
 
-def _since(text: str) -> bytes:
-    """The earliest time wanted, in the form records have it."""
-    duration = _DURATION.fullmatch(text)
-    if duration:
-        seconds = time.time() - float(duration.group(1)) * _UNIT_SECONDS[duration.group(2)]
-    else:
-        try:
-            moment = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is neither a time like 2026-11-23T10:00:00Z nor a duration like 10m"
-            ) from None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=timezone.utc)
-        seconds = moment.timestamp()
-    return time_text(max(0, int(seconds * 1000))).encode()
-
-
-def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+def guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Run a command; what a person can do something about is said in words."""
     try:
         code = run(arguments)
         sys.stdout.flush()
@@ -135,32 +141,27 @@ def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Names
         return ExitCode.OK
     except KeyboardInterrupt:
         return ExitCode.OK
+    except UsageProblem as problem:
+        return complain(str(problem), ExitCode.USAGE)
     except OSError as error:
-        return _complain(f"{error.filename or arguments.data}: {error.strerror}")
+        return complain(f"{error.filename or arguments.data}: {error.strerror}")
     return code
 
 
-def _complain(message: str, code: ExitCode = ExitCode.DATA_UNUSABLE) -> ExitCode:
+def complain(message: str, code: ExitCode = ExitCode.DATA_UNUSABLE) -> ExitCode:
+    """Say what is wrong."""
     sys.stderr.write(f"ingest: {message}\n")
     return code
 
 
-def _partitions(arguments: argparse.Namespace) -> list[tuple[int, Path]]:
-    """The partitions that were asked for.
-
-    Raises:
-        OSError: there is no such data directory, or no such partition.
-    """
-    storage = Storage()
-    storage.names(arguments.data)  # a directory without a journal is empty, not an error
-    journal = arguments.data / "journal"
-    found = list_partitions(storage, journal) if journal.is_dir() else []
-    if arguments.partition is None:
-        return found
-    chosen = [entry for entry in found if entry[0] == arguments.partition]
-    if not chosen:
-        storage.names(journal / str(arguments.partition))
-    return chosen
+def passed_over(found: Found) -> str:
+    """What there is to say of damage."""
+    file, item = found
+    assert isinstance(item, Damage)
+    return (
+        f"{file.path}: byte {item.start} to {item.end}, offset {item.offset}: "
+        f"passed over, {item.reason}"
+    )
 
 
 def _wants_json(arguments: argparse.Namespace) -> bool:
@@ -174,59 +175,38 @@ def _json_line(members: dict[str, Any]) -> str:
 # -- cat and tail ----------------------------------------------------------------------------
 
 
-def _selector(
-    type_name: str | None, since: bytes | None, data_only: bool
-) -> Callable[[Commit], bytes]:
-    """What of a commit is printed; the whole text in one piece where that is possible."""
-    if type_name is None and since is None and not data_only:
-        return lambda commit: commit.text
-    wanted = quoted(type_name)[1:-1].encode() if type_name is not None else None
-
-    def select(commit: Commit) -> bytes:
-        lines = commit.lines
-        if wanted is not None or since is not None:
-            lines = [line for line in lines if _matches(line, wanted, since)]
-        if data_only:
-            lines = [data_of(line) for line in lines]
-        return b"\n".join(lines) + b"\n" if lines else b""
-
-    return select
-
-
-def _matches(line: bytes, type_name: bytes | None, since: bytes | None) -> bool:
-    head = head_of(line)
-    return (
-        head is not None
-        and (type_name is None or head.type == type_name)
-        and (since is None or head.time >= since)
-    )
-
-
-def _print(found: Iterator[Found], select: Callable[[Commit], bytes]) -> bool:
-    """Print commits; returns whether everything in between was whole."""
+def _print(found: Iterator[Found], selection: Selection, data_only: bool) -> bool:
+    """Print what is chosen; returns whether everything in between was whole."""
     out = sys.stdout.buffer
     whole = True
-    for file, item in found:
-        if isinstance(item, Damage):
-            whole = False
-            _complain(
-                f"{file.path}: byte {item.start} to {item.end}, offset {item.offset}: "
-                f"passed over, {item.reason}"
-            )
+    for item in picked(found, selection):
+        if isinstance(item, Picked):
+            lines = item.lines
+            out.write(text_of([payload_of(line) for line in lines] if data_only else lines))
         else:
-            out.write(select(item))
+            whole = False
+            complain(passed_over(item))
     out.flush()
     return whole
 
 
+def payload_of(line: bytes) -> bytes:
+    """The data of a record as one line; of what is no JSON the text, as a JSON string."""
+    coded = data64_of(line)
+    if coded is None:
+        return data_of(line)
+    text = b64decode(coded).decode("utf-8", "replace")
+    return ujson.dumps(text, escape_forward_slashes=False, ensure_ascii=False).encode()
+
+
 def cat(arguments: argparse.Namespace) -> int:
     """Print every stored event; one partition after the other."""
-    select = _selector(arguments.type, arguments.since, arguments.data_only)
+    selection = selection_of(arguments)
     whole = True
-    for _, directory in _partitions(arguments):
-        reader = PartitionReader(Storage(), directory, arguments.since)
+    for _, directory in partitions_of(arguments):
+        reader = open_partition(Storage(), directory, selection)
         try:
-            whole &= _print(reader.poll(), select)
+            whole &= _print(reader.poll(), selection, arguments.data_only)
         finally:
             reader.close()
     return ExitCode.OK if whole else ExitCode.PROBLEMS
@@ -234,18 +214,25 @@ def cat(arguments: argparse.Namespace) -> int:
 
 def tail(arguments: argparse.Namespace) -> int:
     """Print events as they come, until SIGINT; new partitions are followed too."""
-    select = _selector(arguments.type, None, arguments.data_only)
+    selection = selection_of(arguments)
     readers: dict[int, PartitionReader] = {}
-    from_start = arguments.from_start
+    from_start = arguments.from_start or selection.since or arguments.from_offset is not None
     while True:
-        for number, directory in _partitions(arguments):
+        for number, directory in partitions_of(arguments):
             if number not in readers:
-                readers[number] = PartitionReader(Storage(), directory)
+                readers[number] = open_partition(Storage(), directory, selection)
                 if not from_start:
                     readers[number].skip()
-            _print(readers[number].poll(), select)
+            _print(readers[number].poll(), selection, arguments.data_only)
         from_start = True  # a partition that appears from now on is new from its start
         time.sleep(POLL_SECONDS)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write stored events into a file of another format."""
+    from ingest.journal.export import run
+
+    return run(arguments)
 
 
 # -- ls and verify ----------------------------------------------------------------------------
@@ -253,36 +240,43 @@ def tail(arguments: argparse.Namespace) -> int:
 
 def _segments(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     storage = Storage()
-    for partition, directory in _partitions(arguments):
+    for partition, directory in partitions_of(arguments):
         files = list_segments(storage, directory)
         for index, file in enumerate(files):
-            if index + 1 < len(files):
-                next_offset = files[index + 1].base
-            else:
-                with SegmentReader(storage, file) as reader:
+            newest = index + 1 == len(files)
+            with SegmentReader(storage, file, END if newest else file.base) as reader:
+                if newest:
                     for _ in reader.poll():
                         pass
-                    next_offset = reader.next_offset
-            started = first_time(storage, file)
-            yield {
-                "partition": partition,
-                "segment": file.path.name,
-                "first_offset": file.base,
-                "records": next_offset - file.base,
-                "bytes": storage.size(file.path),
-                "first_time": started.decode() if started is not None else None,
-            }
+                next_offset = reader.next_offset if newest else files[index + 1].base
+                started = reader.first_time()
+                yield {
+                    "partition": partition,
+                    "segment": file.path.name,
+                    "first_offset": file.base,
+                    "records": next_offset - file.base,
+                    "bytes": reader.stored_bytes,
+                    "content_bytes": reader.content_bytes,
+                    "first_time": started.decode() if started is not None else None,
+                }
 
 
 def ls(arguments: argparse.Namespace) -> int:
     """List the segments with their offsets, sizes and first times."""
-    rows = list(_segments(arguments))
+    rows: list[dict[str, Any]] = []
+    for attempt in range(_LIST_ATTEMPTS):
+        try:
+            rows = list(_segments(arguments))
+            break
+        except FileNotFoundError:  # compressed or removed since it was listed
+            if attempt + 1 == _LIST_ATTEMPTS:
+                raise
     if _wants_json(arguments):
         for row in rows:
             sys.stdout.write(_json_line(row))
         return ExitCode.OK
-    line = "{:>9}  {:<27}  {:>12}  {:>14}  {}\n".format
-    sys.stdout.write(line("partition", "segment", "records", "bytes", "first record"))
+    line = "{:>9}  {:<31}  {:>12}  {:>14}  {:>14}  {}\n".format
+    sys.stdout.write(line("partition", "segment", "records", "bytes", "content", "first record"))
     for row in rows:
         sys.stdout.write(
             line(
@@ -290,11 +284,16 @@ def ls(arguments: argparse.Namespace) -> int:
                 row["segment"],
                 f"{row['records']:,}",
                 f"{row['bytes']:,}",
+                f"{row['content_bytes']:,}",
                 row["first_time"] or "-",
             )
         )
-    records, size = sum(row["records"] for row in rows), sum(row["bytes"] for row in rows)
-    sys.stdout.write(f"{len(rows)} segments, {records:,} records, {size:,} bytes\n")
+    records, stored, content = (
+        sum(row[name] for row in rows) for name in ("records", "bytes", "content_bytes")
+    )
+    sys.stdout.write(
+        f"{len(rows)} segments, {records:,} records, {stored:,} bytes of {content:,}\n"
+    )
     return ExitCode.OK
 
 
@@ -302,7 +301,7 @@ def verify(arguments: argparse.Namespace) -> int:
     """Check everything; names file, byte and offset of each thing that is wrong."""
     as_json = _wants_json(arguments)
     problems = segments = commits = records = 0
-    for _, directory in _partitions(arguments):
+    for _, directory in partitions_of(arguments):
         for result in verify_partition(Storage(), directory):
             if isinstance(result, Problem):
                 problems += 1
@@ -316,6 +315,12 @@ def verify(arguments: argparse.Namespace) -> int:
                 segments += 1
                 commits += result.commits
                 records += result.records
+    for path in Checkpoints(arguments.data / "checkpoints", Storage()).broken():
+        problems += 1
+        broken = Problem(str(path), 0, 0, "a checkpoint that names no offset")
+        sys.stdout.write(
+            _json_line(broken._asdict()) if as_json else f"{broken.path}: {broken.reason}\n"
+        )
     if as_json:
         summary = {"segments": segments, "commits": commits, "records": records}
         sys.stdout.write(_json_line({**summary, "problems": problems}))

@@ -138,9 +138,10 @@ class Journal:
             report.next_offset,
             self._tell,
             time.monotonic,
+            lambda job: _start_thread(job, ()),
         )
         self._metrics.journal_torn_bytes.value += report.torn_bytes
-        _log_recovery(self._partition, report)
+        log_recovery(self._partition, report)
         self._show_gauges()
         return report
 
@@ -221,6 +222,10 @@ class Journal:
             raise IngestError("overloaded", "Too many events are waiting for the disk.")
 
     # -- state -----------------------------------------------------------------------------
+
+    def segments_removed(self, count: int) -> None:
+        """Somebody has removed that many of the closed segments."""
+        self._segments -= count
 
     @property
     def next_offset(self) -> int:
@@ -334,6 +339,7 @@ class Journal:
             metrics.journal_sync_seconds.observe(message.seconds)
         elif type(message) is Opened:
             self._segments += 1
+            metrics.journal_segments_closed.value += 1  # the one before it, whatever became of it
             log.info("journal.segment_opened", partition=self._partition, path=message.path)
         else:
             self._stopped.set()
@@ -364,7 +370,8 @@ def _serve(writer: Writer, queue: Any) -> None:
             writer.abandon(batch, error)
 
 
-def _log_recovery(partition: int, report: RecoveryReport) -> None:
+def log_recovery(partition: int, report: RecoveryReport) -> None:
+    """Log what recovery found in a partition."""
     log.info(
         "journal.recovered",
         partition=partition,

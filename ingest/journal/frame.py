@@ -87,6 +87,32 @@ class Damage(NamedTuple):
     reason: str
 
 
+class Mark(NamedTuple):
+    """What a mark says (see above), whether or not it is true; `end` is the byte behind it."""
+
+    first: int
+    records: int
+    start: int
+    length: int
+    crc: int
+    end: int
+
+
+def parse_mark(buffer: bytes, at: int) -> Mark | None:
+    """Read the mark whose key is at `at`, None where there is none or not all of it."""
+    found = _MARK.match(buffer, at)
+    if found is None:
+        return None
+    first, count, start, length = (int(found.group(n)) for n in (1, 2, 3, 4))
+    return Mark(first, count, start, length, int(found.group(5), 16), found.end())
+
+
+def mark_holds(claim: Mark, body: bytes) -> bool:
+    """Whether the checksum of a mark is that of the body and of its own numbers."""
+    numbers = b"%s%d %d %d %d " % (KEY, *claim[:4])
+    return len(body) == claim.length and extend(value(body), numbers) == claim.crc
+
+
 def mark(body: bytes, first: int, count: int, start: int) -> bytes:
     """The mark that ends a commit.
 

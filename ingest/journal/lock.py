@@ -12,6 +12,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from ingest.journal.storage import Storage
+
 LOCK_NAME = "ingest.lock"
 
 
@@ -37,7 +39,7 @@ class DirectoryLock:
             DataDirectoryLocked: another process holds it.
             OSError: the directory or the lock file cannot be made or opened.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        Storage().make_directory(self._directory)  # durably: the journal will stand in it
         path = self._directory / LOCK_NAME
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:

@@ -6,6 +6,9 @@ holds the producer's own bytes, so numbers keep their precision:
     {"specversion":"1.0","id":"…","source":"…","type":"…","time":"…",
      "datacontenttype":"application/json","dataschema":"…"[,"traceparent":"…"],"data":…}
 
+An event with an id and a time of its producer's has ours in `ingestid` and `ingesttime`, right
+behind `time`: see `cloudevents.py`.
+
 PURE: no sockets, no files, no clock; `IdSource` is given its clock and its randomness.
 
 Source: CloudEvents 1.0.2 JSON format; RFC 9562 (UUIDv7); RFC 3339.
@@ -33,8 +36,10 @@ _STRING = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'
 _HEAD = re.compile(
     re.escape(LINE_START[:-1]) + _STRING + rb',"source":' + _STRING
     + rb',"type":' + _STRING + rb',"time":' + _STRING
+    + rb'(?:,"ingestid":' + _STRING + rb',"ingesttime":' + _STRING + rb")?"
 )  # fmt: skip
 _DATA_KEY = b',"data":'
+_DATA64_KEY = b',"data_base64":"'
 
 #: The last three hex digits of an id come from a table: a lookup is a quarter of the
 #: cost of formatting.
@@ -85,12 +90,28 @@ def lines_of(ids: list[bytes], between: bytes, raws: Sequence[bytes]) -> bytes:
 
 
 class RecordHead(NamedTuple):
-    """What leads a line: attributes as they stand there, JSON escapes and all."""
+    """What leads a line: attributes as they stand there, JSON escapes and all.
+
+    Attributes:
+        ingestid, ingesttime: our id and time of an event that has its producer's; else None.
+    """
 
     id: bytes
     source: bytes
     type: bytes
     time: bytes
+    ingestid: bytes | None = None
+    ingesttime: bytes | None = None
+
+    @property
+    def stored_id(self) -> bytes:
+        """The id that we gave it: these are ordered within a partition."""
+        return self.id if self.ingestid is None else self.ingestid
+
+    @property
+    def stored_time(self) -> bytes:
+        """When we stored it: these are ordered within a partition."""
+        return self.time if self.ingesttime is None else self.ingesttime
 
 
 def head_of(line: bytes) -> RecordHead | None:
@@ -107,6 +128,14 @@ def data_of(line: bytes) -> bytes:
     """
     at = line.find(_DATA_KEY)
     return line[at + len(_DATA_KEY) : -1] if at >= 0 else b""
+
+
+def data64_of(line: bytes) -> bytes | None:
+    """The `data_base64` of a record as `data_of`; None of a record that has `data`."""
+    at = line.find(_DATA64_KEY)
+    if at < 0 or 0 <= line.find(_DATA_KEY) < at:
+        return None
+    return line[at + len(_DATA64_KEY) : -2]
 
 
 class IdSource:

@@ -8,6 +8,8 @@ Only the newest segment can have been written to when the process died. In it:
     damage before a whole commit        → the disk's or a person's doing. Nothing is thrown
                                           away: what follows it was acknowledged. Appending
                                           goes on in a new segment, readers pass over it
+    it is compressed                    → it was closed; never written to again. Appending
+                                          goes on in a new segment behind all that it held
 
 Then the segment is made durable before its records count: the process that wrote them may
 have died between write and fdatasync.
@@ -66,12 +68,15 @@ def recover(storage: Storage, directory: Path, now: float) -> tuple[RecoveryRepo
     Raises:
         OSError: the directory cannot be made, read or written.
     """
+    storage.make_directory(directory.parent)
     storage.make_directory(directory)
     files = list_segments(storage, directory)
     if not files:
         return RecoveryReport(segments=1, next_offset=0), Segment.create(storage, directory, 0, now)
     newest = files[-1]
     last, reader = _last_commit(storage, newest)
+    if newest.compressed:
+        return _behind_compressed(storage, directory, newest, last, reader, now)
     position = reader.position
     torn_bytes = reader.tail_bytes
     torn_path = _keep_tail(storage, newest, position, torn_bytes) if torn_bytes else None
@@ -92,6 +97,36 @@ def recover(storage: Storage, directory: Path, now: float) -> tuple[RecoveryRepo
         torn_bytes=torn_bytes,
         torn_path=torn_path,
         damage=tuple(reader.damage),
+    )
+    return report, segment
+
+
+def _behind_compressed(
+    storage: Storage,
+    directory: Path,
+    newest: SegmentFile,
+    last: Commit | None,
+    reader: SegmentReader,
+    now: float,
+) -> tuple[RecoveryReport, Segment]:
+    """Go on in a new segment; offsets that were given out are not given out again."""
+    next_offset = reader.next_offset
+    if reader.note is not None:
+        next_offset = max(next_offset, reader.note.next_offset)
+    torn_bytes, torn_path = 0, None
+    if next_offset == newest.base:  # nothing in it can be read: its name is needed
+        torn_bytes = storage.size(newest.path)
+        torn_path = _keep_tail(storage, newest, 0, torn_bytes)
+    segment = Segment.create(storage, directory, next_offset, now)
+    files = list_segments(storage, directory)
+    report = RecoveryReport(
+        segments=len(files),
+        next_offset=next_offset,
+        last_id=_last_id(storage, files, last),
+        segment=newest.path,
+        torn_bytes=torn_bytes,
+        torn_path=torn_path,
+        damage=(*reader.damage, *reader.faults),
     )
     return report, segment
 
@@ -121,7 +156,7 @@ def _last_id(storage: Storage, files: list[SegmentFile], last: Commit | None) ->
 
 def _id_of(commit: Commit) -> bytes | None:
     head = head_of(commit.lines[-1])
-    return head.id if head is not None else None
+    return head.stored_id if head is not None else None
 
 
 def _keep_tail(storage: Storage, file: SegmentFile, position: int, size: int) -> Path | None:

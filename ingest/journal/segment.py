@@ -1,7 +1,8 @@
 """Segment files: their names, which there are, and one that is being appended to.
 
-`<base offset, 20 digits>.ndjson`, so that names sort as offsets do. A segment ends where
-the next one's base says: records at or past that were never acknowledged (their commit
+`<base offset, 20 digits>.ndjson`, so that names sort as offsets do, and `.ndjson.zst` when
+it was closed and compressed (`seekable`, `compressor`). A segment ends where the next
+one's base says: records at or past that were never acknowledged (their commit
 failed and the journal went on in the next file), and readers pass over them.
 
 Ahead of its end, an open segment is filled with line feeds. fdatasync after writing over
@@ -22,7 +23,8 @@ from typing import NamedTuple
 from ingest.journal.storage import Storage
 
 SUFFIX = ".ndjson"
-_NAME = re.compile(r"([0-9]{20})\.ndjson")
+COMPRESSED_SUFFIX = ".zst"
+_NAME = re.compile(r"([0-9]{20})\.ndjson(?:\.zst)?")
 
 
 class SegmentFile(NamedTuple):
@@ -31,16 +33,34 @@ class SegmentFile(NamedTuple):
     base: int
     path: Path
 
+    @property
+    def compressed(self) -> bool:
+        """Whether the file is the compressed form; it is never written to."""
+        return self.path.suffix == COMPRESSED_SUFFIX
+
 
 def segment_path(directory: Path, base: int) -> Path:
     """Where the segment that starts at offset `base` belongs."""
     return directory / f"{base:020d}{SUFFIX}"
 
 
+def compressed_path(path: Path) -> Path:
+    """Where the compressed form of the plain segment at `path` belongs."""
+    return path.with_name(path.name + COMPRESSED_SUFFIX)
+
+
 def list_segments(storage: Storage, directory: Path) -> list[SegmentFile]:
-    """The segments of a partition's directory, oldest first."""
-    found = (_NAME.fullmatch(name) for name in storage.names(directory))
-    return sorted(SegmentFile(int(m.group(1)), directory / m.group(0)) for m in found if m)
+    """The segments of a partition's directory, oldest first, each once.
+
+    Where both forms of one are there, the plain one counts: a crash came before it was
+    removed, and the janitor will see to it.
+    """
+    found: dict[int, str] = {}
+    for name in sorted(storage.names(directory)):  # the plain form comes first
+        match = _NAME.fullmatch(name)
+        if match:
+            found.setdefault(int(match.group(1)), name)
+    return [SegmentFile(base, directory / found[base]) for base in sorted(found)]
 
 
 def successor_of(storage: Storage, directory: Path, file: SegmentFile) -> SegmentFile | None:
@@ -132,8 +152,12 @@ class Segment:
 
     def sync(self) -> None:
         """Make all of it durable. After an OSError only `close` may be called."""
-        self._storage.sync(self._descriptor)
+        self.flush()
         self.unsynced_since = None
+
+    def flush(self) -> None:
+        """fdatasync and nothing else; may be called while another thread appends."""
+        self._storage.sync(self._descriptor)
 
     def abandon(self) -> None:
         """Close the descriptor of a segment that failed, and ask nothing else of it."""

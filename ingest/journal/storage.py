@@ -18,7 +18,11 @@ class Storage:
     """The real file system."""
 
     def make_directory(self, path: Path) -> None:
-        """Create a directory and those above it; each new entry is made durable."""
+        """Create a directory and those above it; each new entry is made durable.
+
+        So is the entry of one that was there: who made it may have died before that.
+        """
+        wanted = path
         missing = []
         while not path.is_dir():
             missing.append(path)
@@ -26,8 +30,17 @@ class Storage:
                 break
             path = path.parent
         for path in reversed(missing):
-            path.mkdir(exist_ok=True)
+            try:
+                os.mkdir(path)
+            except FileExistsError:  # another process was faster, or it is no directory
+                if not path.is_dir():
+                    raise
             self.sync_directory(path.parent)
+        if not missing:
+            try:
+                self.sync_directory(wanted.parent)
+            except PermissionError:
+                pass  # what is above belongs to somebody else, who made the entry then
 
     def open_write(self, path: Path, *, create: bool) -> int:
         """Open a file for writing; with `create` it must not exist yet."""
@@ -90,6 +103,10 @@ class Storage:
         """Remove a file; the caller syncs the directory."""
         os.unlink(path)
 
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory; the caller syncs the one above."""
+        os.rmdir(path)
+
     def names(self, directory: Path) -> list[str]:
         """The names in a directory, in no order."""
         return os.listdir(directory)
@@ -97,6 +114,10 @@ class Storage:
     def size(self, path: Path) -> int:
         """Bytes in a file."""
         return os.stat(path).st_size
+
+    def modified(self, path: Path) -> float:
+        """When a file was last written to, in seconds since 1970."""
+        return os.stat(path).st_mtime
 
     def open_read(self, path: Path) -> int:
         """Open a file for reading."""

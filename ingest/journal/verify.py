@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 import orjson
 
 from ingest.journal.frame import Commit
-from ingest.journal.reader import SegmentReader
+from ingest.journal.reader import SegmentReader, open_segment
 from ingest.journal.segment import SegmentFile, list_segments, successor_of
 from ingest.journal.storage import Storage
 
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
     Attributes:
         path: the file.
-        byte: at which it starts.
+        byte: at which it starts; of the content, where the file is compressed.
         offset: of the first record concerned.
         reason: for a person.
     """
@@ -63,13 +63,21 @@ def verify_partition(storage: Storage, directory: Path) -> Iterator[Problem | Ch
     expected: int | None = None  # the oldest may have been removed, so any base may be first
     file: SegmentFile | None = next(iter(list_segments(storage, directory)), None)
     while file is not None:
-        if expected is not None and file.base > expected:
-            reason = f"records {expected} to {file.base - 1} are missing before this segment"
-            yield Problem(str(file.path), 0, expected, reason)
-        with SegmentReader(storage, file) as reader:
-            successor = yield from _verify_segment(storage, directory, reader)
+        reader = open_segment(storage, directory, file.base)
+        if reader is None:
+            return
+        with reader:
+            file = reader.file
+            if expected is not None and file.base > expected and _after_others(storage, file):
+                reason = f"records {expected} to {file.base - 1} are missing before this segment"
+                yield Problem(str(file.path), 0, expected, reason)
+            file = yield from _verify_segment(storage, directory, reader)
             expected = reader.next_offset
-        file = successor
+
+
+def _after_others(storage: Storage, file: SegmentFile) -> bool:
+    """Whether older segments are there still; retention takes them, from the front."""
+    return list_segments(storage, file.path.parent)[0].base < file.base
 
 
 def _verify_segment(
@@ -94,7 +102,7 @@ def _verify_segment(
                 reason = f"{item.end - item.start} bytes are damaged: {item.reason}"
                 yield Problem(path, item.start, item.offset, reason)
         moved = 0 <= seen < reader.position
-        if successor is not None or not reader.tail_bytes or moved:
+        if successor is not None or not reader.tail_bytes or moved or reader.file.compressed:
             break
         seen = reader.position
         if time.monotonic() > deadline:
@@ -102,8 +110,24 @@ def _verify_segment(
             yield Problem(path, reader.position, reader.next_offset, reason)
             break
         time.sleep(_LOOK_SECONDS)
+    yield from _verify_compressed(path, reader)
     yield Checked(path, records, commits, reader.position)
     return successor
+
+
+def _verify_compressed(path: str, reader: SegmentReader) -> Iterator[Problem]:
+    """What is wrong with a compressed file as such, which may have cost commits or not."""
+    for fault in reader.faults:
+        yield Problem(path, fault.start, fault.offset, fault.reason)
+    if reader.faults or reader.note is None:
+        return
+    reason = reader.check()
+    if reason:
+        yield Problem(path, 0, reader.file.base, reason)
+    note = reader.note
+    if (note.first, note.next_offset) != (reader.file.base, reader.next_offset):
+        reason = f"it should hold records {note.first} to {note.next_offset - 1}"
+        yield Problem(path, 0, reader.file.base, reason)
 
 
 def _verify_lines(path: str, commit: Commit) -> Iterator[Problem]:
@@ -124,7 +148,7 @@ def _wrong_with(line: bytes) -> str:
     if not isinstance(record, dict) or record.get("specversion") != "1.0":
         return "the line is not a CloudEvents 1.0 object"
     missing = [name for name in _STRINGS if not isinstance(record.get(name), str)]
-    if "data" not in record:
+    if "data" not in record and "data_base64" not in record:
         missing.append("data")
     return f"the record has no {', '.join(missing)}" if missing else ""
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ingest.errors import IngestError
+from ingest.journal.background import BackgroundSync, at_once
 from ingest.journal.frame import mark
 from ingest.journal.record import LINE_END
 from ingest.journal.segment import Segment
@@ -144,6 +145,7 @@ class Writer:
         next_offset: of the next record.
         tell: takes messages for the hub; called in the thread that calls this object.
         clock: monotonic seconds.
+        beside: runs a job in another thread.
 
     Attributes:
         refusal: why appends are refused before anything is tried, "" when they are not.
@@ -160,6 +162,7 @@ class Writer:
         next_offset: int,
         tell: Callable[[Message], None],
         clock: Callable[[], float],
+        beside: Callable[[Callable[[], None]], None] = at_once,
     ) -> None:
         self._directory = directory
         self._storage = storage
@@ -172,6 +175,7 @@ class Writer:
         self._segment_max_age_seconds = settings.segment_max_age_seconds
         self._disk_reserve_bytes = settings.disk_reserve_bytes
         self._hold_until = 0.0
+        self._background = BackgroundSync(beside, lambda took: tell(Synced(took)), clock)
         self.next_offset = next_offset
         self.maintenance_at = 0.0
         self.refusal = ""
@@ -183,6 +187,7 @@ class Writer:
     def commit(self, batch: Batch) -> None:
         """Write a batch and, if anyone waits for that, make it durable."""
         started = self._clock()
+        self._look_at_background()
         segment = self._room_for(batch.size, started)
         if segment is None:
             self._finish(batch, self._failure("open"), started)
@@ -208,6 +213,7 @@ class Writer:
             batch.write_waiters = []
         sync_started = self._clock()
         try:
+            self._background.settle()
             segment.sync()
         except OSError as error:
             self._broken(segment, "sync", error)
@@ -278,6 +284,7 @@ class Writer:
         """Close a segment that is full or old; what it holds is durable after."""
         self._segment = None
         try:
+            self._background.settle()
             if segment.unsynced_since is not None:
                 segment.sync()
         except OSError as error:
@@ -292,6 +299,15 @@ class Writer:
         self._segment = None
         self._in_trouble(operation, error)
         self._tell(Trouble(operation, str(segment.path), str(error)))
+        try:
+            self._background.settle()
+            if operation != "sync" and segment.unsynced_since is not None:
+                # Records before the failed write were answered after theirs: their fdatasync
+                # is due, and no fdatasync of this descriptor has failed.
+                segment.sync()
+        except OSError as failure:
+            if failure is not error:
+                self._tell(Trouble("sync", str(segment.path), str(failure)))
         self._close(segment.abandon, segment)
         self.maintenance_at = 0.0
 
@@ -326,6 +342,7 @@ class Writer:
             return
         self.maintenance_at = now + MAINTENANCE_SECONDS
         self._look_at_space(now)
+        self._look_at_background()
         segment = self._segment
         if segment is None:
             segment = self._open(now)
@@ -333,18 +350,16 @@ class Writer:
             self._retire(segment)
             segment = self._open(now)
         elif segment.unsynced_since is not None:
-            self._sync_written(segment)
+            self._background.sync(segment)
+            self._look_at_background()  # found here only where it is not done beside
         if self.trouble and segment is not None and now >= self._hold_until:
             self._out_of_trouble()
 
-    def _sync_written(self, segment: Segment) -> None:
-        started = self._clock()
-        try:
-            segment.sync()
-        except OSError as error:
+    def _look_at_background(self) -> None:
+        """Seal the segment when the fdatasync beside has failed."""
+        error, segment = self._background.error, self._segment
+        if error is not None and segment is not None:
             self._broken(segment, "sync", error)
-            return
-        self._tell(Synced(self._clock() - started))
 
     def _look_at_space(self, now: float) -> None:
         try:

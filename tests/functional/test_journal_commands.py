@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from ingest.journal.frame import mark
-from ingest.journal.record import LINE_END, LINE_START, IdSource, middle, time_text
 from ingest.journal.segment import segment_path
 from ingest.journal.storage import Storage
 from ingest.journal.verify import Problem, verify_partition
+from tests.support.journals import Written
 
 RUN = """
 import argparse, sys
@@ -28,59 +28,12 @@ arguments = parser.parse_args()
 sys.exit(arguments.run(arguments))
 """
 
-#: 2026-01-01T00:00:00Z; record n was stored n seconds later.
-START = 1_767_225_600
-
-
 def command(*words: object) -> list[str]:
     return [sys.executable, "-c", RUN, "journal", *map(str, words)]
 
 
 def run(*words: object) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command(*words), capture_output=True, timeout=60)
-
-
-class Written:
-    """A data directory to which commits are written by hand."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.numbers: dict[int, int] = {0: 0}
-        self.path = data
-        self.base = 0
-        self.new_segment(0)
-
-    def new_segment(self, partition: int = 0) -> None:
-        directory = self.data / "journal" / str(partition)
-        directory.mkdir(parents=True, exist_ok=True)
-        self.partition = partition
-        self.base = self.numbers.setdefault(partition, 0)
-        self.path = segment_path(directory, self.base)
-        self.path.touch()
-
-    def commit(self, *types: str, sure: bool = True) -> bytes:
-        """Write a commit with one record of each of these types; data is its number."""
-        first = self.numbers[self.partition]
-        lines = []
-        for number, kind in enumerate(types, first):
-            ids = IdSource(lambda: START + number, lambda bits: 0)  # noqa: B023
-            part = middle("/ingest", kind, time_text(ids.ms), f"/v1/schemas/{kind}")
-            data = b'{"n": %d}' % number
-            lines.append(LINE_START + ids.next() + part + data + LINE_END)
-        body = b"".join(lines)[:-2]
-        whole = body + mark(body, first, len(types), self.path.stat().st_size)
-        if sure:
-            with self.path.open("ab") as file:
-                file.write(whole)
-            self.numbers[self.partition] += len(types)
-        return whole
-
-    def flip(self, byte: int) -> None:
-        with self.path.open("r+b") as file:
-            file.seek(byte)
-            changed = file.read(1)[0] ^ 1
-            file.seek(byte)
-            file.write(bytes([changed]))
 
 
 @pytest.fixture
@@ -307,7 +260,8 @@ def test_ls_prints_a_table_on_a_terminal_unless_json_is_asked_for(written: Writt
     code, text = on_a_terminal("ls", "--data", written.data)
     assert code == 0
     lines = text.splitlines()
-    assert lines[0].split() == ["partition", "segment", "records", "bytes", "first", "record"]
+    heading = "partition segment records bytes content first record"
+    assert " ".join(lines[0].split()) == heading
     assert lines[1].split()[:3] == ["0", "00000000000000000000.ndjson", "4"]
     assert lines[3].split()[-1] == "-"
     assert lines[-1].startswith("3 segments, 5 records")

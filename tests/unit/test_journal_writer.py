@@ -2,11 +2,13 @@
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from gevent.monkey import get_original
 
 from ingest.journal.frame import Commit
 from ingest.journal.reader import PartitionReader
@@ -27,6 +29,21 @@ from ingest.journal.writer import (
 )
 
 GIB = 1 << 30
+
+
+def in_a_thread(job: Callable[[], object]) -> Callable[[], object]:
+    """Start a job in a native thread; returns what waits for its end."""
+    ended = get_original("_thread", "allocate_lock")()
+    ended.acquire()
+
+    def work() -> None:
+        try:
+            job()
+        finally:
+            ended.release()
+
+    get_original("_thread", "start_new_thread")(work, ())
+    return ended.acquire
 
 
 class Faulty(Storage):
@@ -84,6 +101,7 @@ class Bench:
         self.now = 100.0
         self.said: list[Message] = []
         self.started = 0
+        self.later: list[Callable[[], None]] | None = None
         defaults = {
             "segment_max_bytes": 1000,
             "segment_max_age_seconds": 0,
@@ -99,8 +117,13 @@ class Bench:
             report.next_offset,
             self.said.append,
             lambda: self.now,
+            self._beside,
         )
         self.storage.calls.clear()
+
+    def _beside(self, job: Callable[[], None]) -> None:
+        """Done at once, or when the test says so, if it has put a list there."""
+        job() if self.later is None else self.later.append(job)
 
     def commit(self, records: int = 1, sync: int = 1, write: int = 0) -> list[Message]:
         """Commit a batch; returns what the writer said about it."""
@@ -196,6 +219,16 @@ def test_after_a_failed_fdatasync_that_file_is_never_synced_or_written_again(ben
     assert bench.storage.calls == ["open", "sync_directory", "write", "sync"]
 
 
+def test_records_told_of_after_write_are_synced_before_a_failed_write_seals_their_file(
+    bench: Bench,
+) -> None:
+    bench.commit(sync=0, write=1)
+    bench.storage.faults["write"] = [errno.ENOSPC]
+    bench.storage.calls.clear()
+    assert finished(bench.commit()).error is not None
+    assert bench.storage.calls == ["write", "sync", "close"]
+
+
 def test_records_told_of_after_write_keep_their_offsets_when_fdatasync_fails(bench: Bench) -> None:
     bench.storage.faults["sync"] = [errno.EIO]
     said = bench.commit(records=2, sync=1, write=1)
@@ -215,6 +248,49 @@ def test_a_background_fdatasync_that_fails_seals_the_segment(bench: Bench) -> No
     bench.commit()
     assert segment_path(bench.directory, 1).exists()
     assert bench.stored() == [b"0", b"1"]
+
+
+def test_writing_goes_on_while_an_fdatasync_is_under_way_beside(bench: Bench) -> None:
+    bench.later = []
+    bench.commit(sync=0, write=1)
+    assert bench.maintain(1.0) == []
+    bench.storage.calls.clear()
+    for _ in range(3):
+        assert finished(bench.commit(sync=0, write=1)).error is None
+        bench.maintain(1.0)
+    assert "sync" not in bench.storage.calls and len(bench.later) == 1
+    bench.later.pop()()
+    bench.maintain(1.0)
+    assert len(bench.later) == 1  # for what was written meanwhile
+    bench.later.pop()()
+    bench.maintain(1.0)
+    assert not bench.later
+
+
+def test_what_failed_beside_is_known_before_the_writer_trusts_its_own(bench: Bench) -> None:
+    """The kernel tells one fdatasync of a failure, and the next one that all is well."""
+    bench.later = []
+    bench.commit(sync=0, write=1)
+    bench.maintain(1.0)
+    bench.storage.faults["sync"] = [errno.EIO]
+    in_a_thread(bench.later.pop())()
+    said = bench.commit(sync=1)
+    assert [one.operation for one in said if isinstance(one, Trouble)] == ["sync"]
+    assert finished(said).error is None  # in the next segment
+    assert segment_path(bench.directory, 1).exists()
+    assert bench.stored() == [b"0", b"1"]
+
+
+def test_a_segment_is_not_closed_under_an_fdatasync(bench: Bench) -> None:
+    bench.later = []
+    bench.commit(sync=0, write=1)
+    bench.maintain(1.0)
+    bench.storage.calls.clear()
+    closed = in_a_thread(bench.writer.close)
+    assert "close" not in bench.storage.calls
+    bench.later.pop()()
+    closed()
+    assert bench.storage.calls.index("sync") < bench.storage.calls.index("close")
 
 
 def test_a_full_disk_is_507_until_there_is_room_again(bench: Bench) -> None:

@@ -362,6 +362,7 @@ def test_options_are_read_from_the_schema(tmp_path: Path) -> None:
     assert read == TypeOptions(
         routes=(Route("POST", "/metrics"), Route("PUT", "/legacy/metrics/")),
         ack="write",
+        retention="forever",
         max_event_bytes=100,
     )
     assert str(read.routes[0]) == "POST /metrics"
