@@ -35,6 +35,7 @@ def answer(
     headers: Mapping[str, str] | None = None,
     close: bool = False,
     without_body: bool = False,
+    length: int | None = None,
 ) -> bytes:
     """Build one whole answer.
 
@@ -47,11 +48,12 @@ def answer(
         headers: further fields; values must be free of CR and LF.
         close: announce `Connection: close`.
         without_body: the request was HEAD (RFC 9110 section 9.3.2).
+        length: of a body that follows piece by piece; `body` is empty then.
     """
     lines = [_STATUS_LINES[status], b"Date: ", date, b"\r\n"]
     if request_id:
         lines.append(f"X-Request-Id: {request_id}\r\n".encode("latin-1"))
-    if body or content_type != JSON:
+    if body or length or content_type != JSON:
         lines.append(f"Content-Type: {content_type}\r\n".encode("latin-1"))
     if headers:
         for name, value in headers.items():
@@ -59,7 +61,7 @@ def answer(
     if close:
         lines.append(b"Connection: close\r\n")
     if status not in (204, 304):  # RFC 9110 section 8.6: a 204 has none, a 304 has the 200's
-        lines.append(b"Content-Length: %d\r\n" % len(body))
+        lines.append(b"Content-Length: %d\r\n" % (len(body) if length is None else length))
     lines.append(b"\r\n")
     if not without_body:
         lines.append(body)

@@ -110,17 +110,19 @@ class Batch:
         self.too_large_count += 1
         self._add(Fault(index, "", "max_event_bytes", f"{size} bytes; at most {limit}"))
 
-    def violation(self, index: int, validator: Validator, value: Any) -> None:
-        """The event does not match its schema."""
+    def violation(self, index: int, validator: Validator, value: Any) -> Fault:
+        """The event does not match its schema; returns the first of its faults."""
         self.violation_count += 1
+        unexplained = Fault(index, "", "", "It does not match the schema.")
         left = self._errors_max - len(self.faults)
         if left <= 0:
             self.faults_total += 1  # not explained: explaining costs 100 times the verdict
-            return
+            return unexplained
         faults, total = validator.explain(value, left)
         for pointer, keyword, message in faults:
             self._add(Fault(index, pointer, keyword, message))
         self.faults_total += total - len(faults)
+        return Fault(index, *faults[0]) if faults else unexplained
 
     def handler_rejected(self, index: int, pointer: str, reason: str) -> None:
         """The type's handler raised Reject."""

@@ -118,13 +118,13 @@ def _add_journal(commands: _SubParsersAction) -> None:
 
 
 def _serve(settings: Settings) -> int:
-    from ingest import check, service
+    from ingest import check, service_process
     from ingest.handlers.loader import HandlersError
     from ingest.logs import LogConfigError
     from ingest.registry import RegistryError
 
     try:
-        return service.run(settings)
+        return service_process.run(settings)
     except LogConfigError as error:
         return _complain(_listed("logging configuration", [error]), ExitCode.USAGE)
     except RegistryError as error:

@@ -12,7 +12,9 @@ anything but bytes; not reading *is* the back-pressure. A connection is not read
 3. all earlier answers must leave first: before `100 Continue`, before closing, and before
    the request behind a large body (`Wait.QUIET`),
 4. its body would need memory that there is none of (`Wait.MEMORY`, see
-   `connection_memory.py`).
+   `connection_memory.py`),
+5. its request is one that is answered alone: all earlier answers leave first (`Wait.FIRST`),
+   then the endpoint has greenlet and socket for itself (`Wait.ALONE`).
 
 Answers may be completed in any order; they leave in the order of the requests. Whoever
 completes one sends it with the raw non-blocking `send`, without a switch to this
@@ -26,6 +28,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections import deque
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,7 @@ from ingest.connection_limits import (
     LINGER_MAX_BYTES,
     LINGER_SECONDS,
     REQUEST_LIMITS,
+    Broken,
     Cut,
     Expired,
     Finished,
@@ -50,6 +54,8 @@ from ingest.errors import IngestError
 from ingest.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ingest.http.head import Head
     from ingest.routes import Plan
     from ingest.server import Server
@@ -222,6 +228,8 @@ class Connection:
             reason = self._expire(expired)
         except Cut:
             reason = "limit"
+        except Broken as broken:
+            reason = broken.reason
         except OSError as error:
             log.debug("connection.lost", error=str(error))
             reason = "client"
@@ -292,7 +300,10 @@ class Connection:
                 exchange = Exchange(self, head, plan, body, now)
                 exchanges.append(exchange)
                 if plan.immediate:
-                    server.answer_now(exchange)
+                    if plan.alone:
+                        self._answer_alone(exchange)
+                    else:
+                        server.answer_now(exchange)
                     if parser.buffered:
                         self._yield_turn()
                 elif pool.in_use < pool.size:
@@ -402,11 +413,14 @@ class Connection:
 
     # -- waiting for something other than bytes -----------------------------------------
 
-    def _park(self, wait: Wait, beside: int = 0) -> None:
+    def _park(
+        self, wait: Wait, beside: int = 0, meanwhile: Callable[[], object] | None = None
+    ) -> None:
         """Switch away, unread, until it is over what this connection waits for.
 
         Args:
             beside: bytes that are kept meanwhile beside what the parser holds.
+            meanwhile: what is done unread, instead of waiting to be switched to.
         """
         account, memory = self._account, self._server.memory
         before = account.input
@@ -416,7 +430,7 @@ class Connection:
         self.watcher.stop()
         self._wait = wait
         try:
-            self._switch_to_hub()
+            (meanwhile or self._switch_to_hub)()
         finally:
             self._wait = Wait.NOTHING
             self.watcher.start(self._on_readable)
@@ -470,6 +484,12 @@ class Connection:
         """It got what it stood in line for: a slot, or memory."""
         self._loop.run_callback(self.greenlet.switch)
 
+    def _answer_alone(self, exchange: Exchange) -> None:
+        """Answer from this greenlet, which may wait for the disk, a commit or the peer."""
+        while len(self.exchanges) > 1 or self._unsent:
+            self._park(Wait.FIRST)
+        self._park(Wait.ALONE, meanwhile=partial(self._server.answer_now, exchange))
+
     def _wait_until_quiet(self) -> None:
         """Wait until every answer so far has left."""
         while self.exchanges or self._unsent:
@@ -480,6 +500,8 @@ class Connection:
         wait = self._wait
         if wait is Wait.ROOM:
             ready = not self._unsent and len(self.exchanges) < PIPELINE_MAX
+        elif wait is Wait.FIRST:
+            ready = not self._unsent and len(self.exchanges) == 1
         else:
             ready = wait is Wait.QUIET and not self._unsent and not self.exchanges
         if ready:
@@ -558,6 +580,18 @@ class Connection:
         if not self._unsent:
             self._stop_writing()
             self._after_send()
+
+    def not_taken(self, sent: int) -> None:
+        """The peer does not take what is sent piece by piece: its rate is judged from now on.
+
+        Args:
+            sent: bytes that went out since this was last called.
+        """
+        if self.stalled_since:
+            self._stalled_left += sent
+        else:
+            self.stalled_since = monotonic()
+            self._stalled_left = self._left()
 
     def _left(self) -> int:
         """Bytes of answers that the peer has not acknowledged."""
@@ -685,6 +719,20 @@ class Connection:
         if not self.greenlet.dead:  # it may have ended between the call and this turn
             self._resting = False
             self.greenlet.throw(event)
+
+    def retire(self) -> None:
+        """Close it at the next turn if it is idle then, and no request has come by then."""
+        self._loop.run_callback(self._retire)
+
+    def _retire(self) -> None:
+        if self.greenlet.dead or not self.idle():
+            return  # a request has come: its answer says that the connection ends
+        try:
+            if self.sock.recv(1, socket.MSG_PEEK):
+                return  # one is here and not yet read
+        except OSError:
+            pass  # nothing is here, or the peer has gone
+        self.interrupt(greenlet.GreenletExit())
 
     def idle(self) -> bool:
         """Whether it has no request in flight and none half received."""

@@ -50,9 +50,27 @@ class Wait(enum.IntEnum):
     QUIET = 3
     MEMORY = 4
     TURN = 5
+    FIRST = 6
+    ALONE = 7
 
 
-class Expired(Exception):
+class Ending(Exception):
+    """The connection ends, whatever its greenlet is about: nobody but `_run` may catch it."""
+
+
+class Broken(Ending):
+    """An answer that has begun cannot be finished.
+
+    Args:
+        reason: why, as the metric has it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Expired(Ending):
     """Thrown into the greenlet by the server's sweep: a time limit has passed.
 
     Args:
@@ -64,11 +82,11 @@ class Expired(Exception):
         self.kind = kind
 
 
-class Finished(Exception):
+class Finished(Ending):
     """Thrown into the greenlet when the last answer of a closing connection has left."""
 
 
-class Cut(Exception):
+class Cut(Ending):
     """The connection is closed for the memory it holds: its peer does not take answers."""
 
 

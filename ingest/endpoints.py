@@ -38,6 +38,7 @@ class Endpoints:
         metrics: what `/metrics` shows.
         registry: what `/v1/schemas` and `/openapi.json` show; it does not change.
         compress_min_bytes: smaller answers are not compressed.
+        journal: whether the journal is read over HTTP, for `/openapi.json`.
     """
 
     def __init__(
@@ -47,13 +48,16 @@ class Endpoints:
         metrics: Metrics,
         registry: Registry,
         compress_min_bytes: int,
+        journal: bool = True,
     ) -> None:
         self._responder = responder
         self._health = health
         self._metrics = metrics
         self._registry = registry
         self._compress_min_bytes = compress_min_bytes
-        self._openapi = Document(dumps(openapi_document(registry)) + b"\n", "application/json")
+        self._openapi = Document(
+            dumps(openapi_document(registry, journal)) + b"\n", "application/json"
+        )
         self._types = Document(dumps({"types": self._list_types()}) + b"\n", "application/json")
         self._scrapes = Paced(self._expose, responder, metrics)
         #: by file; made when they are asked for

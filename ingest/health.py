@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 Check = Callable[[], "str | None"]
+#: Names of checks, each with None or why it failed.
+Results = list[tuple[str, "str | None"]]
 
 KINDS = frozenset({"live", "ready", "startup"})
 TEXT = "text/plain; charset=utf-8"
@@ -87,21 +89,13 @@ class Health:
         Returns:
             status (200 or 503), body and content type.
         """
-        results = [(entry.name, self._run(entry)) for entry in self._checks if kind in entry.kinds]
-        failed = [name for name, why in results if why is not None]
-        status = 503 if failed else 200
-        if _asks_for_json(accept):
-            return status, _as_json(results), JSON
-        if verbose:
-            lines = [
-                f"[+]{name} ok" if why is None else f"[-]{name} failed: {why}"
-                for name, why in results
-            ]
-            lines.append(f"{kind} check {'failed' if failed else 'passed'}")
-            text = "\n".join(lines)
-        else:
-            text = f"unavailable: {', '.join(failed)}" if failed else "ok"
-        return status, text.encode("utf-8", "backslashreplace") + b"\n", TEXT
+        results = self.results(kind)
+        passed = all(why is None for _, why in results)
+        return probe_answer(kind, results, passed, verbose, accept)
+
+    def results(self, kind: str) -> Results:
+        """Each check of a probe, by name: None when all is well, otherwise why not."""
+        return [(entry.name, self._run(entry)) for entry in self._checks if kind in entry.kinds]
 
     def _run(self, entry: _Entry) -> str | None:
         try:
@@ -125,6 +119,30 @@ class Health:
         return why
 
 
+def probe_answer(
+    kind: str, results: Results, passed: bool, verbose: bool, accept: str | None
+) -> tuple[int, bytes, str]:
+    """The answer to a probe: status, body and content type; arguments as for `probe`.
+
+    Args:
+        passed: the verdict on the results.
+    """
+    status = 200 if passed else 503
+    if _asks_for_json(accept):
+        return status, _as_json(results, passed), JSON
+    if verbose:
+        lines = [
+            f"[+]{name} ok" if why is None else f"[-]{name} failed: {why}"
+            for name, why in results
+        ]
+        lines.append(f"{kind} check {'passed' if passed else 'failed'}")
+        text = "\n".join(lines)
+    else:
+        failed = ", ".join(name for name, why in results if why is not None)
+        text = "ok" if passed else f"unavailable: {failed}"
+    return status, text.encode("utf-8", "backslashreplace") + b"\n", TEXT
+
+
 def _asks_for_json(accept: str | None) -> bool:
     """Whether JSON is named and not refused (RFC 9110 section 12.5.1)."""
     for part in (accept or "").lower().split(","):
@@ -134,13 +152,12 @@ def _asks_for_json(accept: str | None) -> bool:
     return False
 
 
-def _as_json(results: list[tuple[str, str | None]]) -> bytes:
+def _as_json(results: Results, passed: bool) -> bytes:
     checks = {
         name: {"status": "ok"} if why is None else {"status": "failed", "reason": _utf8(why)}
         for name, why in results
     }
-    ok = all(why is None for _, why in results)
-    document = {"status": "ok" if ok else "unavailable", "checks": checks}
+    document = {"status": "ok" if passed else "unavailable", "checks": checks}
     text = ujson.dumps(document, ensure_ascii=False, escape_forward_slashes=False)
     return text.encode() + b"\n"
 

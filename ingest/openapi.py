@@ -15,9 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ingest.encodings import ACCEPT_ENCODING
+from ingest.openapi_journal import journal_paths
 from ingest.openapi_parts import (
     EVENT_ERRORS,
     HEADERS,
+    JOURNAL_ERRORS,
     PARAMETERS,
     SCHEMAS,
     TEXT,
@@ -40,12 +42,18 @@ with a `Content-Encoding` out of {ACCEPT_ENCODING}. `format` is asserted.
 """
 
 
-def openapi_document(registry: Registry) -> Json:
-    """The description of the service with these types, as an OpenAPI 3.1 document."""
+def openapi_document(registry: Registry, journal: bool = True) -> Json:
+    """The description of the service with these types, as an OpenAPI 3.1 document.
+
+    Args:
+        journal: whether the journal is read over HTTP.
+    """
     bundle = Bundle(
         registry.references, {_uri(event_type): _name(event_type) for event_type in registry}
     )
     paths: Json = _own_paths(registry)
+    if journal:
+        paths.update(journal_paths())
     for event_type in registry:
         event = bundle.add(_uri(event_type))
         for method, path, operation in _event_operations(event_type, event):
@@ -57,6 +65,7 @@ def openapi_document(registry: Registry) -> Json:
         "tags": [
             {"name": "events", "description": "Sending events."},
             {"name": "schemas", "description": "What can be sent."},
+            {"name": "journal", "description": "Reading events back."},
             {"name": "operation", "description": "Health and metrics."},
         ],
         "paths": paths,
@@ -145,7 +154,7 @@ def _operation(
                 "headers": header_fields(),
                 "content": {"application/json": {"schema": {"$ref": f"{PREFIX}BatchResult"}}},
             },
-            **problems(),
+            **problems(JOURNAL_ERRORS),
         },
     }
 
@@ -172,6 +181,7 @@ def _read(
         missing: whether it can be that there is nothing of the name asked for.
     """
     without = EVENT_ERRORS - {"unknown_type"} if missing else EVENT_ERRORS
+    without |= JOURNAL_ERRORS
     answer = {
         "description": "As asked for.",
         "headers": header_fields(*headers),

@@ -19,12 +19,18 @@ Json = dict[str, Any]
 #: Errors that only a request with events can meet.
 EVENT_ERRORS = frozenset(
     {
-        "batch_too_large", "disk_full", "empty_body", "event_too_large", "handler_error",
-        "handler_timeout", "inflated_too_large", "journal_failed", "length_required",
-        "malformed_encoding", "malformed_json", "not_a_batch", "rejected", "schema_violation",
-        "unknown_type", "unsupported_encoding", "unsupported_media_type",
+        "batch_too_large", "disk_full", "empty_body", "event_too_large", "first_not_stored",
+        "handler_error", "handler_timeout", "idempotency_in_flight", "idempotency_key_malformed",
+        "idempotency_key_required", "idempotency_mismatch", "inflated_too_large",
+        "journal_failed", "length_required", "malformed_encoding", "malformed_json", "not_a_batch",
+        "rejected", "schema_violation", "unknown_type", "unsupported_encoding",
+        "unsupported_media_type",
     }
 )  # fmt: skip
+#: Errors that only a request that reads the journal can meet.
+JOURNAL_ERRORS = frozenset(
+    {"offset_ahead", "offset_gone", "precondition_failed", "range_not_satisfiable"}
+)
 
 TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
@@ -78,10 +84,51 @@ SCHEMAS: Json = {
             "column": _COUNT,
             "excerpt": TEXT,
             "index": _COUNT,
+            "first_offset": _COUNT,
+            "next_offset": _COUNT,
             "accepted": _COUNT,
             "rejected": _COUNT,
             "errors": {"type": "array", "items": {"$ref": f"{PREFIX}Fault"}},
             "errors_total": _COUNT,
+        },
+    },
+    "Journal": {
+        "type": "object",
+        "required": ["partitions"],
+        "properties": {
+            "partitions": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["partition", "first_offset", "next_offset", "segments"],
+                    "properties": {
+                        "partition": _COUNT,
+                        "first_offset": _COUNT,
+                        "next_offset": _COUNT,
+                        "segments": {
+                            "description": "Oldest first.",
+                            "type": "array",
+                            "items": {"$ref": f"{PREFIX}Segment"},
+                        },
+                    },
+                },
+            }
+        },
+    },
+    "Segment": {
+        "type": "object",
+        "required": ["segment", "first_offset", "next_offset", "bytes", "first_time", "open"],
+        "properties": {
+            "segment": {**TEXT, "description": "The file's name."},
+            "first_offset": _COUNT,
+            "next_offset": _COUNT,
+            "bytes": {**_COUNT, "description": "Of the file, as far as it can be read."},
+            "first_time": {
+                "description": "Of its first record.",
+                "type": ["string", "null"],
+                "format": "date-time",
+            },
+            "open": {"type": "boolean", "description": "Whether it may still grow."},
         },
     },
     "Health": {
@@ -130,12 +177,20 @@ HEADERS: Json = {
     "Allow": {"description": "The methods of the path.", "schema": TEXT},
     "Accept-Post": {"description": "The media types that are taken.", "schema": TEXT},
     "Accept-Encoding": {"description": "The content codings that are taken.", "schema": TEXT},
+    "Accept-Ranges": {"description": "`bytes`.", "schema": TEXT},
+    "Content-Range": {"description": "Which bytes, of how many.", "schema": TEXT},
+    "Last-Modified": {"description": "When the file was written to.", "schema": TEXT},
+    "Ingest-Offset": {"description": "Of the first record.", "schema": _COUNT},
+    "Ingest-Next-Offset": {"description": "To go on at.", "schema": _COUNT},
+    "Ingest-End-Offset": {"description": "Of the record that comes next.", "schema": _COUNT},
     "ETag": {"description": "Strong; differs by content coding.", "schema": TEXT},
     "Vary": {"description": "What the answer was chosen by.", "schema": TEXT},
 }
 #: Fields that some errors carry.
 _ERROR_HEADERS = {
     405: ("Allow",),
+    412: ("ETag",),
+    416: ("Content-Range", "ETag"),
     415: ("Accept-Post", "Accept-Encoding"),
     429: ("Retry-After",),
     503: ("Retry-After",),

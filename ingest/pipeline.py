@@ -21,17 +21,20 @@ from typing import TYPE_CHECKING
 from ingest.batch import Batch
 from ingest.codec import DecodeError, make_decoder, make_encoder, make_many_decoder, one_line
 from ingest.connection import Exchange
+from ingest.dedupe import Held
 from ingest.errors import IngestError
-from ingest.handling import Handling, Rejected
+from ingest.handling import Handling
 from ingest.inflating import Inflater
 from ingest.journal.record import LINE_END, LINE_START, middle, time_text
 from ingest.pipeline_batches import Batches
+from ingest.pipeline_dedupe import Deduping
 from ingest.refusing import Refusing
 
 if TYPE_CHECKING:
     from ingest.journal import Journal
     from ingest.metrics import Metrics
     from ingest.pool import WorkPool
+    from ingest.rejected import RejectedEvents
     from ingest.responder import Responder
     from ingest.routes import Target
     from ingest.settings import Settings
@@ -50,10 +53,16 @@ class Pipeline:
         journal: where accepted events go; it calls `committed` back.
         responder: answers.
         metrics: counters; those of each type hang on its `Target`.
+        rejected: keeps refused events; None when no type wants that.
     """
 
     def __init__(
-        self, settings: Settings, journal: Journal, responder: Responder, metrics: Metrics
+        self,
+        settings: Settings,
+        journal: Journal,
+        responder: Responder,
+        metrics: Metrics,
+        rejected: RejectedEvents | None,
     ) -> None:
         self._settings = settings
         self._journal = journal
@@ -68,11 +77,11 @@ class Pipeline:
         self._encode = make_encoder(settings.json_decoder)
         self._inflater = Inflater(settings, metrics)
         self._source = settings.source
-        self._refusing = Refusing(settings, responder)
+        self._refusing = Refusing(settings, responder, rejected)
         self._handling = Handling(
             settings, metrics, self._ids, self._decode, self._encode, responder.request_id
         )
-        self.batches = Batches(
+        parts = (
             settings,
             journal,
             responder,
@@ -86,11 +95,14 @@ class Pipeline:
             self._encode,
             self._middle,
         )
+        self.batches = Batches(*parts)
+        self.deduping = Deduping(*parts)
         self.pool: WorkPool
 
     def attach(self, pool: WorkPool) -> None:
         """Take the pool whose work is this object's; it cannot be made before."""
         self.pool = self._refusing.pool = self.batches.pool = pool
+        self.deduping.attach(pool)
 
     def process(self, exchange: Exchange) -> None:
         """Do the work of one exchange; called by the pool."""
@@ -130,9 +142,7 @@ class Pipeline:
             try:
                 body = self._handling.replace(exchange, target, value, event_id, body)
             except IngestError as error:
-                if isinstance(error, Rejected):
-                    target.rejected_handler.value += 1
-                self._refusing.refuse(exchange, error)
+                self._refusing.handler(exchange, exchange.body, error)
                 return
         elif self._encode is not None:
             body = self._encode(value)
@@ -172,9 +182,12 @@ class Pipeline:
             exchanges: those whose events it carried, in order of append.
             error: why it failed; None when the events are durable.
         """
+        elsewhere = 0  # how many of them somebody else answers and gives the slot of back
         if error is not None:
             for exchange in exchanges:
                 self._responder.problem(exchange, self._refusing.retryable(error))
+                if isinstance(exchange.context, Held):
+                    exchange.context.dropped(error)
         else:
             singles = []
             for exchange in exchanges:
@@ -182,11 +195,17 @@ class Pipeline:
                 if type(context) is bytes:
                     exchange.plan.target.accepted.value += 1
                     singles.append(exchange)
-                else:
+                elif isinstance(context, Batch):
                     self._answer_batch(exchange, context)
+                elif (event_id := context.stored()) is not None:
+                    exchange.context = event_id
+                    exchange.plan.target.accepted.value += 1
+                    singles.append(exchange)
+                else:
+                    elsewhere += 1
             if singles:
                 self._responder.accepted(singles)
-        self.pool.release(len(exchanges))
+        self.pool.release(len(exchanges) - elsewhere)
 
     def _answer_batch(self, exchange: Exchange, batch: Batch) -> None:
         plan = exchange.plan

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ingest.batch import Batch, split_lines
-from ingest.codec import DecodeError, one_line, split_array
+from ingest.codec import DecodeError, dumps, one_line, split_array
 from ingest.connection import Exchange
 from ingest.errors import IngestError
 from ingest.handling import Handling, Rejected
 from ingest.journal.record import LINE_END, LINE_START, lines_of
 from ingest.refusing import Refusing
+from ingest.rejected import Reason
 
 if TYPE_CHECKING:
     from ingest.journal import Journal
@@ -206,19 +207,27 @@ class Batches:
         decode, is_valid, encode = self._decode, target.is_valid, self._encode
         next_id, middle_of, handler = self._ids.next, self._middle, target.handler
         event_max_bytes = target.event_max_bytes
+        keeps, keep = target.keeps_rejected, self._refusing.keep
         ids = batch.ids
         lines: list[bytes] = []
         for index, raw in enumerate(raws, start):
             if len(raw) > event_max_bytes:
                 batch.too_large(index, len(raw), event_max_bytes)
+                if keeps:
+                    message = f"{len(raw)} bytes; at most {event_max_bytes}"
+                    keep(exchange, raw, Reason("too_large", "", "max_event_bytes", message))
                 continue
             try:
                 value = decode(raw) if values is None else values[index - start]
             except DecodeError as error:
                 batch.malformed(index, error)
+                if keeps:
+                    keep(exchange, raw, Reason("malformed", "", "json", error.message))
                 continue
             if not is_valid(value):
-                batch.violation(index, target.validator, value)
+                fault = batch.violation(index, target.validator, value)
+                if keeps:
+                    keep(exchange, raw or dumps(value), Reason("schema", *fault[1:]))
                 continue
             event_id = next_id()
             if handler is not None:
@@ -226,8 +235,14 @@ class Batches:
                     raw = self._handling.replace(exchange, target, value, event_id, raw)
                 except Rejected as rejected:
                     batch.handler_rejected(index, rejected.pointer, rejected.reason)
+                    if keeps:
+                        why = Reason("handler", rejected.pointer, "handler", rejected.reason)
+                        keep(exchange, raw or dumps(value), why)
                     continue
                 except IngestError as error:
+                    if keeps:
+                        why = Reason("handler_error", "", "handler", str(error))
+                        keep(exchange, raw or dumps(value), why)
                     raise IngestError(
                         error.code, error.detail, extensions={**error.extensions, "index": index}
                     ) from error

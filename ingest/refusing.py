@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 from ingest.batch import Batch, Fault, fault_members
 from ingest.codec import DecodeError
 from ingest.connection import Exchange
+from ingest.dedupe import Held
 from ingest.errors import IngestError
+from ingest.handling import Rejected
+from ingest.rejected import Reason
 
 if TYPE_CHECKING:
     from ingest.pool import WorkPool
+    from ingest.rejected import RejectedEvents
     from ingest.responder import Responder
     from ingest.routes import Target
     from ingest.settings import Settings
@@ -26,11 +30,15 @@ class Refusing:
     Args:
         settings: how many faults are listed.
         responder: answers.
+        rejected: keeps the events of types that want it; None when no type does.
     """
 
-    def __init__(self, settings: Settings, responder: Responder) -> None:
+    def __init__(
+        self, settings: Settings, responder: Responder, rejected: RejectedEvents | None
+    ) -> None:
         self._settings = settings
         self._responder = responder
+        self._rejected = rejected
         self.pool: WorkPool  # set by the pipeline: slots are given back to it
 
     def refuse(self, exchange: Exchange, error: IngestError) -> None:
@@ -38,8 +46,29 @@ class Refusing:
         if error.status in (503, 507) and "Retry-After" not in error.headers:
             error = self.retryable(error)
         exchange.body = b""
+        held = exchange.context
         self._responder.problem(exchange, error)
         self.pool.release()
+        if isinstance(held, Held):
+            held.dropped(error)
+
+    def keep(self, exchange: Exchange, raw: bytes, reason: Reason) -> None:
+        """Put an event of a type that wants it into the rejected journal."""
+        if self._rejected is not None:
+            request_id = self._responder.request_id(exchange)
+            self._rejected.keep(exchange, exchange.plan.target, raw, reason, request_id)
+
+    def handler(self, exchange: Exchange, raw: bytes, error: IngestError) -> None:
+        """The type's handler did not want the event, or failed."""
+        target = exchange.plan.target
+        unwanted = isinstance(error, Rejected)
+        if unwanted:
+            target.rejected_handler.value += 1
+        if target.keeps_rejected:
+            pointer = error.pointer if isinstance(error, Rejected) else ""
+            code = "handler" if unwanted else "handler_error"
+            self.keep(exchange, raw, Reason(code, pointer, "handler", str(error)))
+        self.refuse(exchange, error)
 
     def retryable(self, error: IngestError) -> IngestError:
         """The same error with a Retry-After."""
@@ -48,7 +77,10 @@ class Refusing:
 
     def malformed(self, exchange: Exchange, error: DecodeError) -> None:
         """The body is not JSON."""
-        exchange.plan.target.rejected_malformed.value += 1
+        target = exchange.plan.target
+        target.rejected_malformed.value += 1
+        if target.keeps_rejected:
+            self.keep(exchange, exchange.body, Reason("malformed", "", "json", error.message))
         detail = f"{error.message} at line {error.line}, column {error.column}."
         members = {"line": error.line, "column": error.column, "excerpt": error.excerpt}
         self.refuse(exchange, IngestError("malformed_json", detail, extensions=members))
@@ -60,6 +92,9 @@ class Refusing:
             return
         target.rejected_too_large.value += 1
         limit = target.event_max_bytes
+        if target.keeps_rejected:
+            message = f"{size} bytes; at most {limit}"
+            self.keep(exchange, exchange.body, Reason("too_large", "", "max_event_bytes", message))
         self.refuse(exchange, IngestError("event_too_large", f"{size} bytes; at most {limit}."))
 
     def violation(self, exchange: Exchange, target: Target, value: Any) -> None:
@@ -69,6 +104,9 @@ class Refusing:
         faults = [Fault(-1, *fault) for fault in explained]
         detail = f"{faults[0].pointer or 'the event'}: {faults[0].message}" if faults else ""
         members = fault_members(faults, total)
+        if target.keeps_rejected:
+            pointer, keyword, message = faults[0][1:] if faults else ("", "", detail)
+            self.keep(exchange, exchange.body, Reason("schema", pointer, keyword, message, total))
         self.refuse(exchange, IngestError("schema_violation", detail, extensions=members))
 
     def batch(self, exchange: Exchange, batch: Batch) -> None:

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ingest.answers import JSON, answer, problem
 from ingest.connection import Connection, Exchange
@@ -40,6 +40,21 @@ _ACCEPTED_HEAD = (
     % (len(_ACCEPTED_START) + _ID_BYTES + len(_ACCEPTED_END))
 )
 _ACCEPTED_MIDDLE = b"\r\n\r\n" + _ACCEPTED_START
+
+
+class Pieces(Protocol):
+    """A body that is sent piece by piece.
+
+    Attributes:
+        length: bytes in it.
+        sent: bytes of it that have left.
+    """
+
+    length: int
+    sent: int
+
+    def send(self, connection: Connection, head: bytes) -> None:
+        """Send the head and the body behind it; blocks the connection's greenlet."""
 
 
 class Responder:
@@ -119,7 +134,8 @@ class Responder:
         metrics.requests.cell(plan.type_name, str(status)).value += 1
         metrics.response_bytes.value += size
         duration = time.monotonic() - exchange.started
-        metrics.request_duration.observe(duration)
+        if not plan.alone:  # how long those take is their clients' choice
+            metrics.request_duration.observe(duration)
         access = self._access
         if access is not None and access.wants(status):
             head = exchange.head
@@ -165,6 +181,43 @@ class Responder:
         )
         self._account(exchange, status, len(data), request_id)
         exchange.connection.complete(exchange, data)
+
+    def send_pieces(
+        self,
+        exchange: Exchange,
+        status: int,
+        pieces: Pieces,
+        *,
+        content_type: str,
+        headers: Mapping[str, str],
+    ) -> None:
+        """Complete an exchange that is answered alone with a body sent piece by piece.
+
+        Raises:
+            Ending: the connection ends within the answer.
+        """
+        request_id = self.request_id(exchange)
+        without_body = exchange.head.method == "HEAD" or not pieces.length
+        head = answer(
+            status,
+            b"",
+            content_type=content_type,
+            date=self.date(),
+            request_id=request_id,
+            headers=headers,
+            close=self._closes(exchange),
+            length=pieces.length,
+        )
+        try:
+            if without_body:
+                exchange.connection.complete(exchange, head)
+                return
+            pieces.send(exchange.connection, head)
+        finally:
+            self._account(exchange, status, len(head) + pieces.sent, request_id)
+        if self.draining:  # it began meanwhile
+            exchange.connection.closing = True
+        exchange.connection.complete(exchange, b"")
 
     def problem(self, exchange: Exchange, error: IngestError) -> None:
         """Complete an exchange with problem+json."""

@@ -14,7 +14,7 @@ RFC 5789 section 3.1 (Accept-Post's model, W3C LDP 7.1).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from ingest.encodings import codings_of
@@ -23,6 +23,8 @@ from ingest.http.head import Head
 from ingest.metrics import Metrics
 from ingest.metrics_cells import Cell
 from ingest.registry import EventType, Registry
+
+T = TypeVar("T")
 
 JSON_TYPES = frozenset({"application/json"})
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
@@ -41,11 +43,13 @@ class Target:
         event_max_bytes: size limit of one event.
         sync: answer after fdatasync (True) or after write.
         handler: legacy code to run before the answer, or None.
+        dedupe: the keys of its events, or None; see `pipeline_dedupe`.
+        keeps_rejected: what is refused goes to the rejected journal.
         accepted, …: the counters of this type.
     """
 
     __slots__ = (
-        "accepted", "dataschema", "event_max_bytes", "event_type", "handler", "is_valid", "middle",
+        "accepted", "dataschema", "dedupe", "event_max_bytes", "event_type", "handler", "is_valid", "keeps_rejected", "middle",
         "middle_ms", "name", "rejected_handler", "rejected_malformed", "rejected_schema",
         "rejected_too_large", "sync", "validator",
     )  # fmt: skip
@@ -67,6 +71,8 @@ class Target:
         self.event_max_bytes = event_type.options.max_event_bytes or default_event_max_bytes
         self.sync = (event_type.options.ack or default_ack) == "fsync"
         self.handler = handler
+        self.dedupe: Any = None
+        self.keeps_rejected = event_type.options.on_reject == "keep"
         #: the pipeline's line template for the millisecond `middle_ms`
         self.middle = b""
         self.middle_ms = -1
@@ -81,6 +87,7 @@ class Plan:
     """What is to be done with a request.
 
     Attributes:
+        alone: immediate, and may wait; see `alone`.
         immediate: answered from memory by the connection's own greenlet.
         refusal: the error to answer, if the head already decides it.
         endpoint: answers an exchange; for immediate plans.
@@ -97,8 +104,8 @@ class Plan:
     """
 
     __slots__ = (
-        "accepted_answers", "atomic", "codings", "endpoint", "immediate", "list_ids", "refusal",
-        "run", "single", "submit", "target", "type_name", "way",
+        "accepted_answers", "alone", "atomic", "codings", "endpoint", "immediate", "list_ids",
+        "refusal", "run", "single", "submit", "target", "type_name", "way",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +125,7 @@ class Plan:
         accepted_answers: Cell | None = None,
     ) -> None:
         self.immediate = submit is None
+        self.alone: bool = getattr(endpoint, "alone", False)
         self.refusal = refusal
         self.endpoint: Any = endpoint
         self.submit: Any = submit
@@ -153,6 +161,12 @@ class Ways:
         self.array = array
 
 
+def alone(endpoint: T) -> T:
+    """Mark an endpoint that waits: it is called when its answer is due, with nothing behind."""
+    endpoint.alone = True  # type: ignore[attr-defined]
+    return endpoint
+
+
 class Router:
     """Routes by exact path, then by the two parametrised ones.
 
@@ -182,7 +196,7 @@ class Router:
         self._spawn = spawn
         self._endpoints = endpoints
         self._metrics = metrics
-        self._plans: dict[tuple[str, str, tuple[str, ...], bool, bool], Plan] = {}
+        self._plans: dict[tuple[str, str, tuple[str, ...], bool, bool, Ways], Plan] = {}
         self._aliases: dict[str, dict[str, str]] = {}
         for event_type in registry.types.values():
             for route in event_type.options.routes:
@@ -218,11 +232,12 @@ class Router:
                 if method != "POST":
                     return self._not_allowed(method, {"POST"})
                 return self._events(head, path[len(prefix) :], kind)
-        below = self._endpoints.get("/v1/schemas/*")
-        if below is not None and path.startswith("/v1/schemas/"):
-            if method in ("GET", "HEAD"):
-                return Plan(endpoint=below["GET"])
-            return self._not_allowed(method, {"GET"})
+        for prefix in ("/v1/schemas/", "/v1/journal/"):
+            below = self._endpoints.get(f"{prefix}*")
+            if below is not None and path.startswith(prefix):
+                if method in ("GET", "HEAD"):
+                    return Plan(endpoint=below["GET"])
+                return self._not_allowed(method, {"GET"})
         raise IngestError("not_found", f"There is nothing at {path[:200]}.")
 
     def _allowed(self, methods: str) -> Plan:
@@ -268,17 +283,28 @@ class Router:
         query = dict(parse_qsl(head.query)) if head.query else {}
         atomic = _flag(query, "atomic", default=False)
         list_ids = _flag(query, "ids", default=True)
-        key = (name, form, codings, atomic, list_ids)
+        ways = self._ways
+        if target.dedupe is not None:
+            ways = target.dedupe.ways(headers, ways)
+        key = (name, form, codings, atomic, list_ids, ways)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._event_plan(target, form, codings, atomic, list_ids)
+            plan = self._plans[key] = self._event_plan(
+                target, ways, form, codings, atomic, list_ids
+            )
         return plan
 
     def _event_plan(
-        self, target: Target, form: str, codings: tuple[str, ...], atomic: bool, list_ids: bool
+        self,
+        target: Target,
+        ways: Ways,
+        form: str,
+        codings: tuple[str, ...],
+        atomic: bool,
+        list_ids: bool,
     ) -> Plan:
-        way = getattr(self._ways, form)
-        run = self._ways.coded if codings else way
+        way = getattr(ways, form)
+        run = ways.coded if codings else way
         if target.handler is None:
             submit = self._submit
         else:

@@ -20,6 +20,7 @@ from gevent.event import Event
 from gevent.server import StreamServer
 
 from ingest.connection import Connection, Exchange, Expired
+from ingest.connection_limits import Ending
 from ingest.connection_memory import Memory
 from ingest.errors import IngestError
 from ingest.http.head import Head, HeadCache
@@ -75,13 +76,15 @@ class _Acceptor(StreamServer):
             self._serve(*accepted)
 
 
-def listen(host: str, port: int, backlog: int) -> socket.socket:
+def listen(host: str, port: int, backlog: int, shared: bool = False) -> socket.socket:
     """Open the listening socket.
 
     Args:
         host: address or name; `""` listens on every address.
         port: TCP port, 0 for a free one.
         backlog: completed connections the kernel keeps for us.
+        shared: others of this user may listen there too, and the kernel gives each a part
+            of the connections (SO_REUSEPORT, socket(7)).
 
     Raises:
         OSError: the address is not ours, in use, or not permitted.
@@ -90,6 +93,8 @@ def listen(host: str, port: int, backlog: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Accepted sockets inherit it: an answer is one send and must not wait for an ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # And so is this: answers that a peer does not take are to be seen, counted and
@@ -142,6 +147,7 @@ class Server:
         self._acceptor: _Acceptor | None = None
         self._sweeper: gevent.Greenlet | None = None
         self._empty = Event()
+        self._hurried = False
         metrics.connections.set_function(lambda: len(self.connections))
         metrics.head_cache_entries.set_function(lambda: len(self._cache))
 
@@ -154,13 +160,35 @@ class Server:
         self._acceptor.start()
         self._sweeper = gevent.spawn(self._sweep)
 
-    def stop_accepting(self) -> None:
-        """Take what the backlog holds, then close the listening socket."""
+    def stop_accepting(self, take_backlog: bool = True) -> None:
+        """Close the listening socket.
+
+        Args:
+            take_backlog: accept what it holds first, because otherwise that is reset; not
+                where another process has the socket, too, and accepts it.
+        """
         if self._acceptor is not None:
             self._acceptor.stop_accepting()
-            self._acceptor.drain_backlog()
+            if take_backlog:
+                self._acceptor.drain_backlog()
             self._acceptor.close()
             self._acceptor = None
+
+    def adopt(self, descriptor: int) -> None:
+        """Serve a connection that another process has accepted."""
+        sock = _socket.socket(fileno=descriptor)
+        try:
+            sock.setblocking(False)
+            address = sock.getpeername()
+        except OSError:
+            sock.close()  # its client has gone
+            return
+        self._accepted(sock, address)
+
+    def hurry(self) -> None:
+        """Cut what `drain` waits for, now or as soon as it is called."""
+        self._hurried = True
+        self._empty.set()
 
     def drain(self, timeout_seconds: float, idle_grace_seconds: float) -> int:
         """Wait until the connections have ended.
@@ -180,10 +208,10 @@ class Server:
         self._wait_empty(min(idle_grace_seconds, timeout_seconds))
         for connection in list(self.connections):
             if connection.idle():
-                connection.interrupt(gevent.GreenletExit())
+                connection.retire()
         while self.connections:
             left = deadline - monotonic()
-            if left <= 0:
+            if left <= 0 or self._hurried:
                 break
             self._wait_empty(left)
         stuck = list(self.connections)
@@ -201,7 +229,7 @@ class Server:
 
     def _wait_empty(self, timeout_seconds: float) -> None:
         self._empty.clear()
-        if self.connections:
+        if self.connections and not self._hurried:
             self._empty.wait(timeout_seconds)
 
     # -- connections --------------------------------------------------------------------
@@ -264,6 +292,8 @@ class Server:
             return
         try:
             plan.endpoint(exchange)
+        except Ending:
+            raise  # thrown into the connection's greenlet while it waited in the endpoint
         except IngestError as error:
             responder.problem(exchange, error)
         except Exception as error:  # noqa: BLE001 - counted, logged and answered

@@ -7,32 +7,34 @@ Everything else is given what it needs. Reading order for a newcomer: this file,
 from __future__ import annotations
 
 import gc
-import shlex
-import signal
-import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
-import gevent
 from gevent.event import Event
-from gevent.hub import get_hub
 
-from ingest import logs
-from ingest.codec import dumps
-from ingest.endpoints import Endpoints
+from ingest import endpoints_journal, logs
+from ingest.dedupe_keeper import Keeper
+from ingest.dedupe_store import KeyStore
+from ingest.endpoints import Endpoint, Endpoints
+from ingest.endpoints_journal import JournalEndpoints
+from ingest.endpoints_workers import Gather, GatheredScrapes
 from ingest.errors import IngestError
-from ingest.exits import ExitCode
 from ingest.handlers import loader
 from ingest.health import Health, HubMonitor
-from ingest.journal import DataDirectoryLocked, DirectoryLock, Journal
+from ingest.health_workers import WorkersHealth
+from ingest.journal import Journal, RecoveryReport
+from ingest.journal.janitor import Janitor, journals_of
+from ingest.journal.pages import Pages
+from ingest.journal.storage import Storage
 from ingest.metrics import Metrics
 from ingest.pipeline import Pipeline
 from ingest.pool import WorkPool
 from ingest.registry import Registry
+from ingest.rejected import RejectedEvents
 from ingest.responder import Responder
 from ingest.routes import Router, Target, Ways
-from ingest.server import BIND_HINTS, Server, listen
+from ingest.server import Server
 from ingest.settings import Settings
 from ingest.version import __version__
 
@@ -41,8 +43,32 @@ log = logs.get_logger(__name__)
 #: Net new objects between two collections of the youngest.
 COLLECT_AFTER_OBJECTS = 10_000
 
+#: A step of the janitor's, such as one fdatasync, must have ended by then.
+JANITOR_STOP_SECONDS = 5.0
+
 #: How long an idle keep-alive connection is kept at shutdown: a request may be on its way.
 IDLE_GRACE_SECONDS = 0.5
+#: The same where only this worker is replaced: nobody waits for its end, and most clients
+#: send their next request in this time and learn from its answer that they are to reconnect.
+RESTART_GRACE_SECONDS = 5.0
+
+
+class Part(NamedTuple):
+    """Which part of the whole a service is.
+
+    Attributes:
+        number: the worker's, and that of its partition.
+        workers: how many there are.
+        gather: gives the metrics of all of them; None where there is only this one.
+    """
+
+    number: int = 0
+    workers: int = 1
+    gather: Gather | None = None
+
+
+#: The one worker that there is.
+ALONE = Part()
 
 
 class Service:
@@ -54,6 +80,7 @@ class Service:
         handlers: the loaded handlers by type.
         metrics: the worker's metrics.
         access: the access log, None when off.
+        part: which of several workers this is.
     """
 
     def __init__(
@@ -63,6 +90,7 @@ class Service:
         handlers: dict[str, loader.Handler],
         metrics: Metrics,
         access: logs.AccessLog | None,
+        part: Part = ALONE,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -70,15 +98,33 @@ class Service:
         self.draining = False
         self.started = False
         self._stop_requested = Event()
+        self._hurried = Event()
+        self.shared_health: WorkersHealth | None = None
+        if part.gather is not None:
+            self.shared_health = WorkersHealth(self.health, part.number, part.workers)
         self.journal = Journal(
             Path(settings.data) / "journal",
-            0,
+            part.number,
             settings=settings,
             metrics=metrics,
             on_commit=self._on_commit,
         )
+        retentions = {name: t.options.retention_seconds for name, t in registry.types.items()}
+        #: looks after the partitions of all workers
+        self.janitor: Janitor | None = None
+        if part.number == 0:
+            self.janitor = Janitor(
+                journals_of(Path(settings.data), settings, retentions),
+                settings,
+                metrics,
+                {"journal": self.journal.segments_removed},
+            )
         self.responder = Responder(settings, metrics, self.journal.id_source, access)
-        self.pipeline = Pipeline(settings, self.journal, self.responder, metrics)
+        self.rejected: RejectedEvents | None = None
+        if any(t.options.on_reject == "keep" for t in registry.types.values()):
+            directory = Path(settings.data) / "rejected"
+            self.rejected = RejectedEvents(directory, part.number, settings, metrics)
+        self.pipeline = Pipeline(settings, self.journal, self.responder, metrics, self.rejected)
         self.pool = WorkPool(
             settings.pool_size,
             settings.pool_residents,
@@ -94,9 +140,24 @@ class Service:
             )
             for name, event_type in registry.types.items()
         }
+        self.keeper: Keeper | None = None
+        self._serve_repetitions(registry, targets)
         endpoints = Endpoints(
-            self.responder, self.health, metrics, registry, settings.compress_min_bytes
+            self.responder,
+            self.shared_health or self.health,
+            metrics,
+            registry,
+            settings.compress_min_bytes,
+            journal=endpoints_journal.offered(settings),
         )
+        self.reading = JournalEndpoints(
+            settings,
+            self.responder,
+            Pages(Path(settings.data) / "journal", Storage()),
+            {part.number: lambda: self.journal.next_offset},
+            metrics,
+        )
+        self._followers = self.reading.followers(part.number)
         router = Router(
             registry,
             targets,
@@ -108,15 +169,45 @@ class Service:
             ),
             self.pool.submit,
             self.pool.spawn,
-            endpoints.table(),
+            {
+                **endpoints.table(),
+                **self._gathered(part.gather),
+                **(
+                    self.reading.table()
+                    if endpoints_journal.offered(settings)
+                    else endpoints_journal.not_offered()
+                ),
+            },
             metrics,
         )
         self.server = Server(settings, metrics, self.pool, self.responder, router)
         self.hub_monitor = HubMonitor(metrics)
         self._add_checks(registry)
 
+    def _serve_repetitions(self, registry: Registry, targets: dict[str, Target]) -> None:
+        """Types with `x-ingest.dedupe`: what is remembered of their events, and its files."""
+        deduping = self.pipeline.deduping
+        for name, event_type in registry.types.items():
+            if event_type.options.dedupe.by != "none":
+                targets[name].dedupe = deduping.serve(event_type, self.pipeline.coded)
+        if deduping.keys:
+            data = Path(self.settings.data)
+            windows = {name: keys.window for name, keys in deduping.keys.items()}
+            store = KeyStore(data / "dedupe" / "0", data / "journal" / "0", windows)
+            self.keeper = Keeper(store, self.metrics)
+
+    def _gathered(self, gather: Gather | None) -> Mapping[str, Mapping[str, Endpoint]]:
+        """What takes the place of this worker's own where there are several."""
+        if gather is None:
+            return {}
+        scrapes = GatheredScrapes(
+            gather, self.responder, self.metrics, self.settings.compress_min_bytes
+        )
+        return {"/metrics": {"GET": scrapes}}
+
     def _on_commit(self, exchanges: list[Any], error: IngestError | None) -> None:
         self.pipeline.committed(exchanges, error)
+        self._followers.commit()
 
     def _add_checks(self, registry: Registry) -> None:
         def drain() -> str | None:
@@ -143,6 +234,12 @@ class Service:
     def start(self, listener: Any) -> None:
         """Recover the journal, then serve; the socket is accepted from only at the end."""
         self.journal.start()
+        if self.keeper is not None:
+            self.keeper.start()
+        if self.rejected is not None:
+            self.rejected.start()
+        if self.janitor is not None:
+            self.janitor.start()
         self.pool.start()
         self.hub_monitor.start()
         # What lives as long as the process need not be looked at by every collection.
@@ -154,6 +251,19 @@ class Service:
         self.started = True
         self.server.start(listener)
 
+    def open(self) -> RecoveryReport:
+        """Recover the journal; blocks. Before `start`.
+
+        Raises:
+            OSError: it cannot be read or written; `filename` says where.
+        """
+        report = self.journal.open()
+        if self.keeper is not None:
+            self.keeper.load()
+        if self.rejected is not None:
+            self.rejected.open()
+        return report
+
     def request_stop(self) -> None:
         """Ask for a shutdown; returns at once (called from a signal handler)."""
         self._stop_requested.set()
@@ -162,158 +272,52 @@ class Service:
         """Block until a shutdown is asked for."""
         self._stop_requested.wait()
 
-    def stop(self) -> int:
+    def hurry(self) -> None:
+        """Cut short what `stop` waits for."""
+        self._hurried.set()
+        self.server.hurry()
+
+    def stop(
+        self, *, restart: bool = False, closed: Callable[[], None] = lambda: None
+    ) -> int:
         """Shut down without losing a request.
 
         The order: readiness off → (drain delay: still accepting, so that load
         balancers learn it) → take the backlog and stop accepting → answer what is in
-        flight, with `Connection: close` → stop the pool → final commit → close.
+        flight, with `Connection: close` → stop the pool and the janitor → final commit →
+        close.
+
+        Args:
+            restart: only this worker goes, and another process takes over the listening
+                socket with its backlog: readiness stays, there is no delay, and clients
+                get longer to send their next request.
+            closed: called when this process accepts no more.
 
         Returns:
             how many connections were cut with a request in flight.
         """
         settings = self.settings
         log.info("service.draining", connections=len(self.server.connections))
-        self.draining = True
-        gevent.sleep(settings.drain_delay_seconds)
+        if not restart:
+            self.draining = True
+            self._hurried.wait(settings.drain_delay_seconds)
         self.responder.draining = True
-        self.server.stop_accepting()
-        cut = self.server.drain(settings.drain_timeout_seconds, IDLE_GRACE_SECONDS)
+        self.reading.release()
+        self.server.stop_accepting(take_backlog=not restart)
+        closed()
+        cut = self.server.drain(
+            settings.drain_timeout_seconds,
+            RESTART_GRACE_SECONDS if restart else IDLE_GRACE_SECONDS,
+        )
         self.pool.stop(1.0)
+        if self.janitor is not None:
+            self.janitor.stop(JANITOR_STOP_SECONDS)
+        if self.keeper is not None:
+            self.keeper.stop()
         self.journal.close(settings.drain_timeout_seconds)
+        if self.rejected is not None:
+            self.rejected.close(settings.drain_timeout_seconds)
+        self.reading.close()
         self.server.stop()
         self.hub_monitor.stop()
         return cut
-
-
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; returns the process's exit code."""
-    backend = get_hub().loop.backend
-    if backend != "epoll":
-        raise SystemExit(f"ingest needs libev's epoll backend, this is {backend!r}")
-    metrics = Metrics()
-    log_config = Path(settings.log_config)
-    writer = logs.configure(
-        log_config if log_config.exists() else None,
-        worker=0,
-        queue_max=settings.log_queue_max,
-        metrics=metrics,
-    )
-    logs.install_hub_error_handler(get_hub(), metrics)
-    logs.install_thread_error_handlers(metrics)
-    try:
-        return _run(settings, metrics, writer)
-    finally:
-        writer.stop(5.0)
-
-
-def _run(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
-    try:
-        lock = DirectoryLock(Path(settings.data))
-        lock.acquire()
-    except DataDirectoryLocked as locked:
-        return _fail(str(locked), ExitCode.DATA_LOCKED)
-    except OSError as error:
-        return _fail(f"data directory {settings.data}: {error.strerror}", ExitCode.DATA_UNUSABLE)
-    try:
-        return _serve(settings, metrics, writer)
-    finally:
-        lock.release()
-
-
-def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
-    registry = Registry.load(Path(settings.schemas))
-    for warning in registry.warnings:
-        log.warning("registry.warning", **warning._asdict())
-    handlers = loader.load(Path(settings.handlers), set(registry.types))
-    access = (
-        logs.AccessLog(settings.access_log, settings.access_log_sample, writer)
-        if settings.access_log != "off"
-        else None
-    )
-    service = Service(settings, registry, handlers, metrics, access)
-    try:
-        recovery = service.journal.open()
-    except OSError as error:
-        where = error.filename or settings.data
-        return _fail(f"journal: {where}: {error.strerror}", ExitCode.DATA_UNUSABLE)
-    host, port = split_address(settings.bind)
-    try:
-        listener = listen(host, port, settings.backlog)
-    except OSError as error:
-        hint = BIND_HINTS.get(error.errno or 0, "")
-        reason = f"{error.strerror}; {hint}" if hint else error.strerror
-        return _fail(f"cannot listen on {settings.bind}: {reason}", ExitCode.BIND_FAILED)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, service.request_stop)
-    service.start(listener)
-    address = listener.getsockname()
-    print(banner(settings, registry, handlers, address, recovery), flush=True)  # noqa: T201
-    log.info("service.started", address=f"{address[0]}:{address[1]}", types=sorted(registry.types))
-    service.wait()
-    cut = service.stop()
-    log.info("service.stopped", **_summary(metrics), connections_cut=cut, lost=service.pool.in_use)
-    return ExitCode.DRAIN_INCOMPLETE if cut else ExitCode.OK
-
-
-def _summary(metrics: Metrics) -> dict[str, int]:
-    answered = refused = 0
-    for (_, status), cell in metrics.requests.items():
-        if status.startswith("2"):
-            answered += cell.value
-        else:
-            refused += cell.value
-    return {"answered": answered, "refused": refused}
-
-
-def _fail(message: str, code: ExitCode) -> int:
-    print(f"ingest: {message}", file=sys.stderr, flush=True)  # noqa: T201
-    return code
-
-
-def split_address(bind: str) -> tuple[str, int]:
-    """Split `host:port` or `[v6]:port`; settings have checked the form already."""
-    parts = urlsplit(f"//{bind}")
-    return parts.hostname or "", parts.port or 0
-
-
-def banner(
-    settings: Settings,
-    registry: Registry,
-    handlers: dict[str, loader.Handler],
-    address: Any,
-    recovery: Any,
-) -> str:
-    """What a person sees at start: where it listens, what it knows, a line to paste."""
-    host, port = address[0], address[1]
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    types = ", ".join(
-        f"{name} (handler)" if name in handlers else name for name in sorted(registry.types)
-    )
-    lines = [
-        f"ingest {__version__} listens on {url}",
-        f"  types    {types or 'none: add schemas/<type>.json'}",
-        f"  journal  {Path(settings.data) / 'journal'} "
-        f"(ack {settings.ack}, {recovery.next_offset} records)",
-        f"  health   {url}/readyz   metrics  {url}/metrics",
-    ]
-    example = _example(registry)
-    if example is not None:
-        name, document = example
-        lines += [
-            "  try",
-            f"    curl -i {url}/v1/events/{name} -H 'Content-Type: application/json' "
-            f"-d {shlex.quote(document)}",
-        ]
-    return "\n".join(lines)
-
-
-def _example(registry: Registry) -> tuple[str, str] | None:
-    for name in sorted(registry.types, key=lambda name: (name != "page_view", name)):
-        schema = registry.types[name].schema
-        examples = schema.get("examples") if isinstance(schema, dict) else None
-        if examples:
-            return name, dumps(examples[0]).decode()
-    return None

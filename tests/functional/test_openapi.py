@@ -74,7 +74,12 @@ def test_every_route_of_the_service_and_its_page_is_described(gateway: Gateway) 
 
 def test_every_error_is_described_with_its_status(gateway: Gateway) -> None:
     document = description(gateway)
-    answers = document["paths"]["/v1/events/metrics"]["post"]["responses"]
+    paths = document["paths"]
+    answers = {
+        **paths["/v1/journal/{partition}"]["get"]["responses"],
+        **paths["/v1/journal/{partition}/{segment}"]["get"]["responses"],
+        **paths["/v1/events/metrics"]["post"]["responses"],
+    }
     for code, failure in CATALOGUE.items():
         name = answers[str(failure.status)]["$ref"].rpartition("/")[2]
         problem = document["components"]["responses"][name]
@@ -82,7 +87,7 @@ def test_every_error_is_described_with_its_status(gateway: Gateway) -> None:
         assert code in problem["content"][PROBLEM]["schema"]["properties"]["code"]["enum"]
     reading = document["paths"]["/v1/schemas"]["get"]["responses"]
     assert {"400", "404", "405", "431", "500", "503"} <= reading.keys()
-    assert not {"411", "415", "422", "504", "507"} & reading.keys()
+    assert not {"410", "411", "412", "415", "416", "422", "504", "507"} & reading.keys()
 
 
 # -- what is described is what is answered --------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from hashlib import shake_128
 from typing import Any
+from zlib import crc32
 
 METRICS: dict[str, Any] = {
     "metrics": [
@@ -16,3 +18,19 @@ METRICS: dict[str, Any] = {
 def metric(value: Any = 1, name: str = "m") -> dict[str, Any]:
     """A `metrics` event with one metric."""
     return {"metrics": [{"name": name, "value": value, "type": "gauge"}]}
+
+
+def signed(key: str, size: int) -> dict[str, Any]:
+    """An event that tells by itself whether it is whole; `size` bytes of it are padding.
+
+    Its type is one of tests/crash/schemas: `durable` or `written`.
+    """
+    pad = shake_128(key.encode()).hexdigest(size // 2 + 1)[:size]  # does not compress away
+    return {"key": key, "check": crc32(f"{key}/{pad}".encode()), "pad": pad}
+
+
+def is_signed(data: Any) -> bool:
+    """Whether this is an event as `signed` made it, to the last byte."""
+    return set(data) == {"key", "check", "pad"} and data["check"] == crc32(
+        f"{data['key']}/{data['pad']}".encode()
+    )

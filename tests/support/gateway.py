@@ -10,10 +10,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+#: Those that have been started and not waited for; a failing test leaves some.
+RUNNING: set[Gateway] = set()
 
 
 class Answer(NamedTuple):
@@ -35,11 +39,21 @@ class Gateway:
         flags: command-line flags beside --bind and --data.
         env: further environment variables.
         cwd: its working directory; the checkout by default.
+        program: what the interpreter is told to run.
+        wrapper: a command line that runs the rest of it, such as a tracer's; the process
+            that is started must become the gateway.
     """
 
     def __init__(
-        self, data: Path, *flags: str, env: dict[str, str] | None = None, cwd: Path = ROOT
+        self,
+        data: Path,
+        *flags: str,
+        env: dict[str, str] | None = None,
+        cwd: Path = ROOT,
+        program: Sequence[str] = ("-m", "ingest"),
+        wrapper: Sequence[str] = (),
     ) -> None:
+        self._start = [*wrapper, sys.executable, *program]
         self.data = data
         self.flags = flags
         self.env = env or {}
@@ -50,22 +64,30 @@ class Gateway:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this object
 
     def start(self) -> Gateway:
-        command = [sys.executable, "-m", "ingest", "--bind", "127.0.0.1:0"]
+        self.spawn()
+        if not self.listens():
+            raise AssertionError(f"no banner but {self.banner!r}; log:\n{self.log()}")
+        return self
+
+    def spawn(self) -> None:
+        """Start the process and wait for nothing."""
+        RUNNING.add(self)
         self._process = subprocess.Popen(
-            [*command, "--data", str(self.data), *self.flags],
+            [*self._start, "--bind", "127.0.0.1:0", "--data", str(self.data), *self.flags],
             stdout=subprocess.PIPE,
             stderr=self._log,
             env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},
             cwd=self.cwd,
         )
-        assert self._process.stdout is not None
-        first = self._process.stdout.readline().decode()
-        found = re.search(r":(\d+)$", first.strip())
-        if not found:
-            raise AssertionError(f"no banner but {first!r}; log:\n{self.log()}")
-        self.port = int(found.group(1))
-        self.banner = first
-        return self
+
+    def listens(self) -> bool:
+        """Wait for the banner of a process that was spawned; False when it ends without."""
+        assert self._process is not None and self._process.stdout is not None
+        self.banner = self._process.stdout.readline().decode()
+        found = re.search(r":(\d+)$", self.banner.strip())
+        if found:
+            self.port = int(found.group(1))
+        return found is not None
 
     @property
     def pid(self) -> int:
@@ -80,6 +102,7 @@ class Gateway:
         """Wait for the process to end; returns its exit code."""
         assert self._process is not None
         code = self._process.wait(timeout)
+        RUNNING.discard(self)
         if self._process.stdout is not None:
             self._process.stdout.close()
         return code

@@ -9,8 +9,9 @@ PACKAGE = Path("ingest")
 
 #: Modules that know bytes and values only.
 PURE = (
-    "answers", "batch", "codec", "encodings", "errors", "exits", "handlers/event", "journal/frame",
-    "journal/record", "openapi_parts", "representations", "type_options",
+    "answers", "batch", "codec", "dedupe", "dedupe_files", "dedupe_records", "encodings",
+    "errors", "exits", "handlers/event", "journal/frame",
+    "journal/record", "openapi_parts", "ranges", "representations", "type_options",
     *(f"http/{path.stem}" for path in (PACKAGE / "http").glob("[a-z]*.py")),
 )  # fmt: skip
 IMPURE = {
@@ -23,14 +24,24 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("version", "exits", "errors"),
     ("encodings",),
     ("settings", "codec", "http", "metrics", "type_options"),
-    ("logs", "answers", "representations", "validation", "health", "handlers/event"),
-    ("registry", "journal", "handlers/loader"),
-    ("handlers/runner", "pool", "batch", "inflating"),
+    (
+        "logs",
+        "answers",
+        "representations",
+        "ranges",
+        "validation",
+        "health",
+        "handlers/event",
+        "link",
+        "machine",
+    ),
+    ("registry", "journal", "dedupe", "followers", "handlers/loader"),
+    ("handlers/runner", "pool", "batch", "inflating", "rejected"),
     ("connection", "routes"),
     ("responder",),
     ("handling", "refusing"),
     ("pipeline", "endpoints", "openapi", "server"),
-    ("service",),
+    ("service", "banner"),
     ("check", "cli_parser"),
     ("docs", "cli"),
     ("__main__",),

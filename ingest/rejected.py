@@ -1,0 +1,183 @@
+"""The rejected journal: events that were refused, kept with the reason.
+
+For types with `x-ingest.on_reject: keep`. It is a journal like the one of accepted events, in
+`data/rejected`, with a native thread and bounds of its own, so that a flood of bad events
+neither slows nor endangers good ones. Nobody waits for it: the answer leaves at once, and what
+it cannot take is counted and gone.
+
+A record is a CloudEvents line like any other, with the reason in extension attributes:
+
+    {…,"dataschema":"…","rejectedcode":"schema","rejectedpointer":"/price",
+     "rejectedkeyword":"minimum","rejectedreason":"…","rejectedcount":2,
+     "rejectedby":"192.0.2.7","rejectedrequest":"…","data":…}
+
+What is no JSON stands in `data_base64` instead of `data`; of what is longer than
+`rejected_event_max_bytes` the beginning stands there, and `rejectedsize` says how long it was.
+
+This module must not know sockets or how records are committed.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from ingest.codec import dumps, one_line
+from ingest.errors import IngestError
+from ingest.journal import Journal, RecoveryReport
+from ingest.journal.record import LINE_END, LINE_START, middle, time_text
+from ingest.metrics import Metrics
+
+if TYPE_CHECKING:
+    from ingest.connection import Exchange
+    from ingest.metrics_cells import Cell
+    from ingest.routes import Target
+    from ingest.settings import Settings
+
+_DATA = b',"data":'
+_BASE64 = b',"data_base64":"'
+
+
+class Reason(NamedTuple):
+    """Why an event was refused.
+
+    Attributes:
+        code: malformed, schema, handler, too_large or handler_error.
+        pointer: JSON Pointer of the first fault.
+        keyword: of the schema that failed, or what else judged.
+        message: for a person.
+        faults: how many there are.
+    """
+
+    code: str
+    pointer: str
+    keyword: str
+    message: str
+    faults: int = 1
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The rejected journal's settings, as a journal asks for them."""
+
+    segment_max_bytes: int
+    segment_fill_bytes: int
+    segment_max_age_seconds: float
+    commit_max_bytes: int
+    journal_pending_max_bytes: int
+    disk_reserve_bytes: int
+
+
+class RejectedEvents:
+    """Keeps refused events.
+
+    Args:
+        directory: `data/rejected`.
+        partition: the worker's.
+        settings: sizes, and the `source` of records.
+        metrics: where kept and dropped events are counted. The journal itself counts
+            elsewhere: its families belong to the journal of accepted events.
+    """
+
+    def __init__(
+        self, directory: Path, partition: int, settings: Settings, metrics: Metrics
+    ) -> None:
+        sizes = _Sizes(
+            segment_max_bytes=settings.segment_max_bytes,
+            segment_fill_bytes=settings.segment_fill_bytes,
+            segment_max_age_seconds=settings.segment_max_age_seconds,
+            commit_max_bytes=settings.commit_max_bytes,
+            journal_pending_max_bytes=settings.rejected_pending_max_bytes,
+            disk_reserve_bytes=settings.disk_reserve_bytes,
+        )
+        own = Metrics()
+        self.journal = Journal(
+            directory, partition, settings=sizes, metrics=own, on_commit=self._committed
+        )
+        self._metrics = metrics
+        self._source = settings.source
+        self._event_max_bytes = settings.rejected_event_max_bytes
+        metrics.rejected_journal_failures.set_function(
+            lambda: sum(cell.value for _, cell in own.journal_failures.items())
+        )
+
+    def open(self) -> RecoveryReport:
+        """Recover the journal; blocks.
+
+        Raises:
+            OSError: the directory cannot be made, read or written; `filename` says where.
+        """
+        return self.journal.open()
+
+    def start(self) -> None:
+        """Start taking events."""
+        self.journal.start()
+
+    def close(self, timeout: float) -> None:
+        """Store what is pending."""
+        self.journal.close(timeout)
+
+    def keep(
+        self, exchange: Exchange, target: Target, raw: bytes, reason: Reason, request_id: str
+    ) -> None:
+        """Keep one event, or count it as dropped; never raises, never waits.
+
+        Args:
+            raw: the event as it was sent.
+            request_id: of the request it came in.
+        """
+        event_id = self.journal.id_source.next()
+        line = self._line(exchange, target, event_id, raw, reason, request_id)
+        kept = self._metrics.rejected_kept.cell(target.name, reason.code)
+        try:
+            self.journal.append(line, 1, kept, False)
+        except IngestError as error:
+            self._metrics.rejected_dropped.cell(error.code).value += 1
+
+    def _line(
+        self,
+        exchange: Exchange,
+        target: Target,
+        event_id: bytes,
+        raw: bytes,
+        reason: Reason,
+        request_id: str,
+    ) -> bytes:
+        time = time_text(self.journal.id_source.ms)
+        between = middle(self._source, target.name, time, target.dataschema)[: -len(_DATA)]
+        members: dict[str, Any] = {
+            "rejectedcode": reason.code,
+            "rejectedpointer": reason.pointer,
+            "rejectedkeyword": reason.keyword,
+            "rejectedreason": reason.message,
+            "rejectedcount": reason.faults,
+            "rejectedby": str(exchange.connection.address[0]),
+            "rejectedrequest": request_id,
+        }
+        if len(raw) > self._event_max_bytes:
+            members["rejectedsize"] = len(raw)
+            raw = raw[: self._event_max_bytes]
+        start = LINE_START + event_id + between + b"," + dumps(members)[1:-1]
+        if "rejectedsize" not in members and _is_json(raw):
+            return start + _DATA + one_line(raw) + LINE_END
+        return start + _BASE64 + b64encode(raw) + b'"' + LINE_END
+
+    def _committed(self, waiters: list[Cell], error: IngestError | None) -> None:
+        if error is None:
+            for kept in waiters:
+                kept.value += 1
+        else:
+            self._metrics.rejected_dropped.cell(error.code).value += len(waiters)
+
+
+def _is_json(raw: bytes) -> bool:
+    """Whether readers of the journal can take it as it is."""
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return False
+    return True
