@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test slow lint bench bench-page bench-test guard guard-update docs coverage fuzz fuzz-short clean
+.PHONY: run test slow crash lint bench bench-page bench-test guard guard-update docs coverage fuzz fuzz-short clean
 
 # The stamp says that what setup.cfg asks for is installed; a newer setup.cfg installs again.
 $(STAMP): setup.cfg pyproject.toml
@@ -25,6 +25,19 @@ slow: $(STAMP)
 	@command -v slowhttptest >/dev/null || { \
 		echo "slowhttptest is missing: apt-get install slowhttptest" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/slow
+
+# Kills, power loss, failing disks: some minutes. CRASH_KILLS=… kills, CRASH_SCALE=… of the rest,
+# CRASH_SEED=… to repeat. A mount namespace of its own lets it fill a small file system.
+CRASH_KILLS ?= 200
+CRASH_SCALE ?= 4
+NAMESPACE = $(shell unshare --user --map-root-user --mount true 2>/dev/null && \
+	echo unshare --user --map-root-user --mount)
+
+crash: $(STAMP)
+	@for tool in cc fiu-run strace; do command -v $$tool >/dev/null || { \
+		echo "$$tool is missing: apt-get install gcc fiu-utils libfiu-dev strace" >&2; exit 1; }; done
+	CRASH_KILLS=$(CRASH_KILLS) CRASH_SCALE=$(CRASH_SCALE) $(NAMESPACE) \
+		$(BIN)/python -m pytest -o norecursedirs='.*' -v tests/crash
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

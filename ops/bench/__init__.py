@@ -11,7 +11,8 @@
     report.py     medians, ratios, Markdown and JSON; plot.py the picture
     install.py    gets wrk, nginx, npm packages and a virtual environment, or says why not
     modes.py      what is measured beside the table, one module each: openloop.py (openloop.c),
-                  batches.py, curves.py, decoders.py, workers.py, crowd.py, flame.py
+                  batches.py, curves.py, decoders.py, workers.py, crowd.py, flame.py,
+                  durability.py (no_journal.py)
     page.py       writes the figures into docs/performance.md
 
 Only the two servers of this project are imported from nowhere: like the peers they are

@@ -30,6 +30,7 @@ MODES = {
     "batches": "batches",
     "curves": "curves",
     "decoders": "decoders",
+    "durability": "durability",
     "workers": "workers",
     "crowd": "crowd",
     "flame": "flame",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ops.bench import aims, batches, crowd, curves, decoders, flame, openloop, workers
+from ops.bench import aims, batches, crowd, curves, decoders, durability, flame, openloop, workers
 from ops.bench.aims import results_of
 from ops.bench.ladder import Rung
 from ops.bench.report import ladder_table, markdown_table, rows
@@ -154,6 +154,7 @@ BLOCKS: Mapping[str, Callable[[Found], str]] = {
     "batches": _mode("batches", batches, "batches.png", "events a second by batch size"),
     "curves": _mode("curves", curves, "curves.png", "how cost grows"),
     "decoders": _mode("decoders", decoders, "decoders.png", "decoders by document"),
+    "durability": _mode("durability", durability),
     "workers": _mode("workers", workers),
     "crowd": _mode("crowd", crowd),
     "flame": _mode("flame", flame, "flame.svg", "flame graph of the event loop"),

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from ops.bench import aims, batches, curves, decoders, flame, flamegraph, modes, openloop, page
+from ops.bench import durability as durability_mode
 from ops.bench import workers as workers_mode
 from ops.bench.bench import parse_arguments
 from ops.bench.machine import Cores
@@ -265,6 +266,32 @@ def test_two_workers_are_compared_with_one_of_the_same_round(tmp_path: Path) -> 
 
     rounds = [row(0, 1, 100.0), row(0, 2, 150.0), row(1, 1, 50.0), row(1, 2, 65.0)]
     assert workers_mode.summary({"rounds": rounds})[1]["of_one"] == pytest.approx(1.4)
+
+
+def test_what_was_committed_between_two_scrapes_gives_the_size_of_a_commit() -> None:
+    names = ("commit_records", "commit_seconds", "sync_seconds")
+    before = {f"{name}_{kind}": 2.0 for name in names for kind in ("sum", "count")}
+    after = {**before, "commit_records_sum": 32.0, "commit_records_count": 5.0}
+    after |= {"commit_seconds_sum": 2.006, "commit_seconds_count": 5.0}
+    seen = durability_mode.between(before, after)
+    assert seen["records"] == pytest.approx(10.0)
+    assert seen["commit_ms"] == pytest.approx(2.0)
+    assert seen["sync_ms"] is None, "nothing was synced"
+
+
+def test_durability_is_compared_with_no_journal_in_the_same_round() -> None:
+    def row(number: int, ack: str, per_second: float) -> dict[str, Any]:
+        return {"round": number, "ack": ack, "connections": 1, "requests_per_second": per_second,
+                "p50_ms": 1.0, "p99_ms": 2.0, "cpu_us": 9.0, "core_share": 1.0,
+                "client_share": 0.5, "records": 1.0, "commit_ms": None, "sync_ms": None,
+                "failures": 0}  # fmt: skip
+
+    rounds = [row(0, "none", 100.0), row(0, "fsync", 50.0), row(0, "write", 60.0)]
+    rounds += [row(1, "none", 50.0), row(1, "fsync", 20.0), row(1, "write", 40.0)]
+    found = {one["ack"]: one for one in durability_mode.summary({"rounds": rounds})}
+    assert found["fsync"]["of_free"] == pytest.approx(0.45)
+    assert found["write"]["of_free"] == pytest.approx(0.7)
+    assert "| 1 | fdatasync | 35 | 0.45 |" in durability_mode.markdown({"rounds": rounds})
 
 
 def test_a_page_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
