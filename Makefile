@@ -26,7 +26,7 @@ slow: $(STAMP)
 		echo "slowhttptest is missing: apt-get install slowhttptest" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/slow
 
-# Kills, power loss, failing disks: some minutes. CRASH_KILLS=… kills, CRASH_SCALE=… of the rest,
+# Kills, power loss, failing disks: some minutes. CRASH_KILLS=… under load, CRASH_SCALE=… of the rest,
 # CRASH_SEED=… to repeat. A mount namespace of its own lets it fill a small file system.
 CRASH_KILLS ?= 200
 CRASH_SCALE ?= 4

@@ -70,6 +70,7 @@ def recover(storage: Storage, directory: Path, now: float) -> tuple[RecoveryRepo
     """
     storage.make_directory(directory.parent)
     storage.make_directory(directory)
+    storage.require_writable(directory)
     files = list_segments(storage, directory)
     if not files:
         return RecoveryReport(segments=1, next_offset=0), Segment.create(storage, directory, 0, now)

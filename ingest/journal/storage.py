@@ -9,6 +9,7 @@ Errors are `OSError` with `filename` set, so that a message can name the place.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,17 @@ class Storage:
                 self.sync_directory(wanted.parent)
             except PermissionError:
                 pass  # what is above belongs to somebody else, who made the entry then
+
+    def require_writable(self, directory: Path) -> None:
+        """See that files can be made in a directory; otherwise the first rotation would tell.
+
+        Raises:
+            OSError: none can be (EACCES, EROFS).
+        """
+        if not os.access(directory, os.W_OK | os.X_OK):
+            read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+            code = errno.EROFS if read_only else errno.EACCES
+            raise OSError(code, os.strerror(code), str(directory))
 
     def open_write(self, path: Path, *, create: bool) -> int:
         """Open a file for writing; with `create` it must not exist yet."""

@@ -29,11 +29,11 @@ from tests.support.replay import (
 )
 from tests.support.small_life import FAILING, Fate, live
 
-STATES = 1500
+STATES = 1000
 #: Different states of one moment that are looked at.
-MOST = 7 * SCALE
+MOST = 6 * SCALE
 #: States on which recovery itself is interrupted.
-RECOVERIES = 100
+RECOVERIES = 50 * SCALE
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_power_lost_in_recovery_costs_nothing_acknowledged_before(
         if point.disk.unsynced
     ]
     states = 0
-    for point, state, may_be_damaged in chance.sample(moments, RECOVERIES):
+    for point, state, may_be_damaged in chance.sample(moments, min(RECOVERIES, len(moments))):
         bench.put(state)
         (directory,) = bench.partitions()
         with recorded() as calls:

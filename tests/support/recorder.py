@@ -39,7 +39,8 @@ Call = dict[str, Any]
 HARMLESS = {
     "SEEK_CUR", "SEEK_END", "SEEK_SET", "fsdecode", "fspath", "fstat", "listdir", "lseek",
     "path", "pread", "preadv", "scandir", "sendfile", "stat", "statvfs", "strerror",
-    "posix_fadvise", "POSIX_FADV_DONTNEED", "POSIX_FADV_SEQUENTIAL",
+    "posix_fadvise", "POSIX_FADV_DONTNEED", "POSIX_FADV_SEQUENTIAL", "access", "W_OK", "X_OK",
+    "ST_RDONLY",
 }  # fmt: skip
 
 

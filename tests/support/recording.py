@@ -16,7 +16,7 @@ from tests.support.gateway import ROOT, Gateway
 from tests.support.kills import SCHEMAS
 
 #: Seconds; a hang is a failure.
-PATIENCE = 60.0
+PATIENCE = 300.0
 #: What each of the gateways that follow one another goes through, and how it ends. The
 #: numbers count all syncs, or writes, of the process.
 LIVES: tuple[tuple[tuple[str, ...], str], ...] = (

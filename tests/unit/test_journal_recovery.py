@@ -102,6 +102,15 @@ def test_a_whole_segment_is_appended_to(fresh) -> None:  # type: ignore[no-untyp
     assert report.last_id == lines(RECORDS)[-1][len(LINE_START) : len(LINE_START) + 36]
 
 
+def test_ids_go_on_after_ours_where_the_last_event_has_its_producers(fresh) -> None:  # type: ignore[no-untyped-def]
+    ours = lines(2)[1][len(LINE_START) : len(LINE_START) + 36]
+    part = middle("/", "t", time_text(0), "/s").partition(b',"datacontenttype"')
+    added = b',"ingestid":"%s","ingesttime":"%s"' % (ours, time_text(1).encode())
+    line = LINE_START + b"of the producer" + part[0] + added + part[1] + part[2] + b"1"
+    report = recovered(fresh((0, line + mark(line, 0, 1, 0))))
+    assert report.last_id == ours
+
+
 def test_a_segment_cut_at_any_byte_keeps_its_whole_commits_and_the_rest_aside(fresh) -> None:  # type: ignore[no-untyped-def]
     written = commits()
     data = b"".join(written)

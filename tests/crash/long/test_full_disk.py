@@ -1,4 +1,4 @@
-"""A small file system filled to the brim under load, and emptied again.
+"""A small file system filled to the brim under load, and emptied again; one that is read-only.
 
 Mounts a tmpfs, which `make crash` may do because it has a mount namespace of its own.
 """
@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from ingest.exits import ExitCode
 from tests.crash.conftest import Report
 from tests.support.audit import read_acks, require_stored, stored_events
+from tests.support.events import signed
 from tests.support.gateway import Gateway
 from tests.support.kills import require_clean
 from tests.support.recording import FLAGS_OF_TYPES, Storming, wait_until_ready
@@ -107,3 +109,22 @@ def test_a_gateway_killed_on_a_full_disk_starts_on_it_and_serves_when_there_is_r
     storming.end()
     require_clean(data)
     require_stored(stored_events(data), read_acks(acks).all)
+
+
+def test_a_read_only_file_system_is_said_at_the_start(small: Path) -> None:
+    data = small / "data"
+    flags = (*FLAGS_OF_TYPES, "--disk-reserve", "0")
+    for number, remount in enumerate(("rw", "ro", "rw")):
+        subprocess.run(["mount", "-o", f"remount,{remount}", str(small)], check=True)
+        gateway = Gateway(data, *flags)
+        gateway.spawn()
+        if remount == "rw":
+            assert gateway.listens(), gateway.log()
+            assert gateway.post("/v1/events/durable", signed(str(number), 10)).status == 202
+            assert gateway.stop() == 0
+        else:
+            assert not gateway.listens()
+            assert gateway.wait() == ExitCode.DATA_UNUSABLE
+            assert f"ingest: data directory {data}: Read-only file system" in gateway.log()
+            assert "Traceback" not in gateway.log()
+    assert len(stored_events(data)) == 2

@@ -31,11 +31,12 @@ FAULTS = [
     ("posix/io/sync/fsync", 0.5, 5),
     ("posix/io/oc/open", 0.5, 5),
     ("posix/io/oc/open", 0.5, 24),
-    ("posix/io/oc/open", 0.5, 28),
+    ("posix/io/oc/open", 0.2, 28),  # a segment takes two; each failure costs a second
     ("posix/io/oc/open", 0.5, 30),
     ("posix/io/oc/close", 0.2, 5),
     ("posix/io/rw/ftruncate*", 0.5, 5),
     ("posix/io/dir/rename", 0.5, 5),
+    ("posix/io/dir/rename", 0.5, 28),
     ("posix/io/dir/unlink", 0.5, 5),
     ("posix/io/rw/p* posix/io/rw/f* posix/io/sync/* posix/io/dir/* posix/io/oc/*", 0.05, 5),
 ]
@@ -93,6 +94,16 @@ def fiu(library: Path, tmp_path: Path) -> Fiu:
     return Fiu(library, tmp_path)
 
 
+def require_no_traceback(gateway: Gateway) -> None:
+    """No exception went where nobody expected one.
+
+    Who watches the event loop reads files below /proc. A fault of that is none of a disk's; it is
+    logged, and the watching goes on.
+    """
+    lines = [line for line in gateway.log().splitlines() if "Traceback" in line]
+    assert not [line for line in lines if "hub.blocking_monitor_failed" not in line], lines
+
+
 def enable(name: str, probability: float, code: int) -> str:
     return f"enable_random name={name},probability={probability},failinfo={code}"
 
@@ -120,7 +131,7 @@ def test_calls_that_fail_under_load_cost_nothing_acknowledged(
         for operation in ("open", "write", "sync", "rotate", "close")
     }
     assert gateway.stop() == 0, gateway.log()
-    assert "Traceback" not in gateway.log(), gateway.log()
+    require_no_traceback(gateway)
     storming.result()
     storming.end()
 
@@ -151,7 +162,7 @@ def test_a_start_whose_calls_fail_serves_or_says_why_not(
             assert gateway.wait() == ExitCode.DATA_UNUSABLE, gateway.log()
             assert re.search(f"^ingest: .*{re.escape(str(data))}.*: .+", gateway.log(), re.M)
             starts["refused"] += 1
-        assert "Traceback" not in gateway.log(), gateway.log()
+        require_no_traceback(gateway)
     assert Gateway(data, *FLAGS).start().stop() == 0
     require_clean(data)
     require_stored(stored_events(data), read_acks(acks).all, name)
