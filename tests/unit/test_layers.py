@@ -9,9 +9,12 @@ PACKAGE = Path("ingest")
 
 #: Modules that know bytes and values only.
 PURE = (
-    "answers", "batch", "codec", "dedupe", "dedupe_files", "dedupe_records", "encodings",
+    "answers", "batch", "cloudevents", "codec", "dedupe", "dedupe_files", "dedupe_records",
+    "encodings",
     "errors", "exits", "handlers/event", "journal/frame",
-    "journal/record", "openapi_parts", "ranges", "representations", "type_options",
+    "journal/record", "journal/replay_messages", "metrics_sums", "metrics_wire",
+    "openapi_parts", "ranges", "representations", "type_options",
+    "wsgi_answer", "wsgi_environ",
     *(f"http/{path.stem}" for path in (PACKAGE / "http").glob("[a-z]*.py")),
 )  # fmt: skip
 IMPURE = {
@@ -34,16 +37,31 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "handlers/event",
         "link",
         "machine",
+        "patching",
     ),
     ("registry", "journal", "dedupe", "followers", "handlers/loader"),
-    ("handlers/runner", "pool", "batch", "inflating", "rejected"),
+    (
+        "handlers/runner",
+        "handlers/lifecycle",
+        "handlers/offload",
+        "handlers/reload",
+        "blocking",
+        "pool",
+        "batch",
+        "cloudevents",
+        "inflating",
+        "rejected",
+        "handlers/consumers",
+        "consumers",
+        "consuming",
+    ),
     ("connection", "routes"),
     ("responder",),
-    ("handling", "refusing"),
+    ("handling", "refusing", "wsgi"),
     ("pipeline", "endpoints", "openapi", "server"),
-    ("service", "banner"),
+    ("service", "banner", "supervisor", "worker"),
     ("check", "cli_parser"),
-    ("docs", "cli"),
+    ("docs", "cli", "testing"),
     ("__main__",),
 )
 

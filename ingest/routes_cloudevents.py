@@ -1,0 +1,188 @@
+"""The plan of `POST /v1/events`: CloudEvents in their three modes.
+
+Only in binary mode does the head name the event's type, and so all that depends on it. In
+the other two the body does: their plans are of no type, and the pipeline takes one that is,
+`of_type`, when it has read it.
+
+This module must not know sockets or the journal.
+
+Source: CloudEvents 1.0.2 HTTP protocol binding section 3 (content modes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ingest.cloudevents import (
+    BATCHED_TYPE,
+    MEDIA_PREFIX,
+    STRUCTURED_TYPE,
+    Invalid,
+    from_fields,
+    is_json_media,
+    refusal,
+)
+from ingest.errors import IngestError
+from ingest.http.head import Head
+from ingest.metrics import Metrics
+from ingest.routes import Plan, Target, batch_flags, codings_in, require_body
+from ingest.settings import Settings
+
+PATH = "/v1/events"
+#: For the Accept-Post field of a 415.
+MEDIA = f"{STRUCTURED_TYPE}, {BATCHED_TYPE}, application/json"
+
+#: The metric label of requests whose event type nobody knows.
+NO_TYPE = "-"
+
+
+class Entrances(Protocol):
+    """Where the pipeline takes exchanges with CloudEvents; `coded` leads to the others."""
+
+    @property
+    def binary(self) -> Callable[[Any], None]: ...
+    @property
+    def structured(self) -> Callable[[Any], None]: ...
+    @property
+    def batched(self) -> Callable[[Any], None]: ...
+    @property
+    def coded(self) -> Callable[[Any], None]: ...
+
+
+class AnyType:
+    """Stands for the event type of a request until its body has been read.
+
+    Attributes: as those of `Target` that are asked for until then.
+    """
+
+    def __init__(self, body_max_bytes: int, metrics: Metrics) -> None:
+        self.name = NO_TYPE
+        self.handler = None
+        self.event_max_bytes = body_max_bytes
+        self.keeps_rejected = False
+        self.rejected_handler = metrics.events_rejected.cell(NO_TYPE, "handler")
+        self.rejected_malformed = metrics.events_rejected.cell(NO_TYPE, "malformed")
+        self.rejected_schema = metrics.events_rejected.cell(NO_TYPE, "schema")
+        self.rejected_too_large = metrics.events_rejected.cell(NO_TYPE, "too_large")
+
+
+class CloudEventRouter:
+    """Plans requests with CloudEvents.
+
+    Args:
+        targets: the event types by name.
+        entrances: the pipeline's.
+        submit: hands an exchange to the resident greenlets.
+        spawn: runs `run(exchange)` in a pool greenlet of its own, for types with a handler.
+        settings: sizes, and how many faults are listed.
+        metrics: counters of answers.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        entrances: Entrances,
+        submit: Callable[[Any], None],
+        spawn: Callable[[Callable[[Any], None], Any], None],
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self._targets = targets
+        self._entrances = entrances
+        self._submit = submit
+        self._spawn = spawn
+        self._errors_max = settings.errors_max
+        self._metrics = metrics
+        #: stands for the type until it is known
+        self.any_type: Any = AnyType(settings.request_body_max_bytes, metrics)
+        self._plans: dict[tuple[str, str, tuple[str, ...], bool, bool], Plan] = {}
+
+    def known(self, value: Any) -> Target | None:
+        """The event type that an event in the JSON format names, if there is one."""
+        name = value.get("type") if isinstance(value, dict) else None
+        return self._targets.get(name) if isinstance(name, str) else None
+
+    def unknown(self, name: str) -> IngestError:
+        """The refusal of an event whose type is not among those that there are."""
+        return IngestError("unknown_type", f"No schema is loaded for the type {name[:128]!r}.")
+
+    def of_type(self, target: Target) -> Plan:
+        """The plan of an exchange whose body has named the type."""
+        return self._plan("structured", target, (), False, True)
+
+    def plan(self, head: Head) -> Plan:
+        """Decide what to do with a POST.
+
+        Raises:
+            IngestError: the head alone decides that it is refused.
+        """
+        headers = head.headers
+        require_body(head)
+        codings = codings_in(headers)
+        media = headers.get("content-type", "").partition(";")[0].strip(" \t").lower()
+        if media == STRUCTURED_TYPE:
+            return self._plan("structured", self.any_type, codings, False, True)
+        if media == BATCHED_TYPE:
+            return self._plan("batched", self.any_type, codings, *batch_flags(head))
+        if media.startswith(MEDIA_PREFIX) or not is_json_media(media):
+            raise IngestError(
+                "unsupported_media_type",
+                f"Content-Type {media[:64]!r} is not taken here; send {MEDIA}."
+                if media
+                else f"Content-Type is missing; send {MEDIA}.",
+                headers={"Accept-Post": MEDIA},
+            )
+        target = self._targets.get(headers.get("ce-type", ""))
+        if target is None:  # it is missing, unknown, or written in another way
+            try:
+                name = from_fields(headers).type
+            except Invalid as invalid:
+                raise refusal(invalid, self._errors_max) from None
+            target = self._targets.get(name)
+            if target is None:
+                raise self.unknown(name)
+        return self._plan("binary", target, codings, False, True)
+
+    def _plan(
+        self,
+        mode: str,
+        target: Target,
+        codings: tuple[str, ...],
+        atomic: bool,
+        list_ids: bool,
+    ) -> Plan:
+        key = (mode, target.name, codings, atomic, list_ids)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._new_plan(mode, target, codings, atomic, list_ids)
+        return plan
+
+    def _new_plan(
+        self,
+        mode: str,
+        target: Target,
+        codings: tuple[str, ...],
+        atomic: bool,
+        list_ids: bool,
+    ) -> Plan:
+        way = getattr(self._entrances, mode)
+        run = self._entrances.coded if codings else way
+        submit, spawn = self._submit, self._spawn
+        if target.handler is not None:
+
+            def submit(exchange: Any) -> None:
+                spawn(run, exchange)
+
+        return Plan(
+            type_name=target.name,
+            submit=submit,
+            run=run,
+            codings=codings,
+            way=way,
+            single=mode == "binary",
+            target=target,
+            atomic=atomic,
+            list_ids=list_ids,
+            accepted_answers=self._metrics.requests.cell(target.name, "202"),
+        )
