@@ -9,7 +9,8 @@ A file is replaced whole, so that a crash leaves the old offset or the new one. 
 broken nonetheless is told to who loads it; to retention it means that everything is needed.
 
 This module must not know who the consumers are. One process and thread saves a checkpoint
-at a time; any may read.
+at a time; any may read. Who reads the rejected events has them in `data/checkpoints-rejected`:
+offsets there are those of another journal, and its retention waits for nobody.
 """
 
 from __future__ import annotations
@@ -32,11 +33,16 @@ class CheckpointBroken(Exception):
     """A checkpoint does not say an offset; the message names the file."""
 
 
+def directory_of(data: Path, rejected: bool) -> Path:
+    """Where checkpoints of the journal, or of the rejected events, are."""
+    return data / ("checkpoints-rejected" if rejected else "checkpoints")
+
+
 class Checkpoints:
     """The checkpoints of a data directory.
 
     Args:
-        directory: `data/checkpoints`; made when the first one is saved.
+        directory: see `directory_of`; made when the first one is saved.
         storage: does the file system calls.
     """
 

@@ -21,8 +21,7 @@ from typing import Any
 import ujson
 
 from ingest.exits import ExitCode
-from ingest.journal.checkpoints import Checkpoints
-from ingest.journal.frame import Damage
+from ingest.journal.checkpoints import Checkpoints, directory_of
 from ingest.journal.locate import END
 from ingest.journal.reader import Found, PartitionReader, SegmentReader
 from ingest.journal.record import data64_of, data_of
@@ -34,6 +33,7 @@ from ingest.journal.selection import (
     add_selection,
     open_partition,
     partitions_of,
+    passed_over,
     picked,
     selection_of,
     text_of,
@@ -54,6 +54,7 @@ examples:
   {PROG} cat --type metrics --since 1h | jq .data
   {PROG} cat --data-only > events.ndjson
   {PROG} cat --rejected --since 1d
+  {PROG} cat --dead --type order
   {PROG} tail --type order
   {PROG} verify --data /var/lib/ingest
   {PROG} export --format csv --type order --output orders.csv
@@ -110,6 +111,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the rejected events (of types with x-ingest.on_reject: keep) instead of the stored",
     )
+    parser.add_argument(
+        "--dead",
+        action="store_true",
+        help="the dead letters (what consume() could not process) instead of the stored",
+    )
 
 
 def _add(
@@ -152,16 +158,6 @@ def complain(message: str, code: ExitCode = ExitCode.DATA_UNUSABLE) -> ExitCode:
     """Say what is wrong."""
     sys.stderr.write(f"ingest: {message}\n")
     return code
-
-
-def passed_over(found: Found) -> str:
-    """What there is to say of damage."""
-    file, item = found
-    assert isinstance(item, Damage)
-    return (
-        f"{file.path}: byte {item.start} to {item.end}, offset {item.offset}: "
-        f"passed over, {item.reason}"
-    )
 
 
 def _wants_json(arguments: argparse.Namespace) -> bool:
@@ -315,7 +311,8 @@ def verify(arguments: argparse.Namespace) -> int:
                 segments += 1
                 commits += result.commits
                 records += result.records
-    for path in Checkpoints(arguments.data / "checkpoints", Storage()).broken():
+    directory = directory_of(arguments.data, arguments.rejected)
+    for path in Checkpoints(directory, Storage()).broken():
         problems += 1
         broken = Problem(str(path), 0, 0, "a checkpoint that names no offset")
         sys.stdout.write(

@@ -18,11 +18,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, cast
 
 from ingest.exits import ExitCode
 from ingest.journal.export_formats import FORMATS, FormatMissing, Sink
 from ingest.journal.export_rows import Columns, TooManyColumns, row_of
+from ingest.journal.output import Output, OutputFailed
 from ingest.journal.progress import Progress
 from ingest.journal.selection import (
     Picked,
@@ -31,6 +32,7 @@ from ingest.journal.selection import (
     extent,
     open_partition,
     partitions_of,
+    passed_over,
     picked,
     selection_of,
 )
@@ -53,15 +55,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 class _Source:
-    """The chosen records, read once or twice, always the same ones."""
+    """The chosen records, read once or twice, always the same ones.
+
+    Attributes:
+        total: offsets among which they are.
+        whole: whether nothing was passed over in the last reading.
+    """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._partitions = partitions_of(arguments)
         self._storage = Storage()
         selection = selection_of(arguments)
         extents = [extent(self._storage, path, selection) for _, path in self._partitions]
-        #: What comes while the export runs is not in it.
+        # What comes while the export runs is not in it.
         self._selections = [selection._replace(to_offset=found.stop) for found in extents]
+        self._starts = [found.start for found in extents]
         self.total = sum(map(len, extents))
         self.whole = True
 
@@ -69,16 +77,17 @@ class _Source:
         """Partitions and records."""
         self.whole = True
         with Progress(self.total, what) as progress:
-            for (number, path), selection in zip(self._partitions, self._selections, strict=True):
-                yield from self._read(number, path, selection, progress)
+            for (number, path), selection, start in zip(
+                self._partitions, self._selections, self._starts, strict=True
+            ):
+                yield from self._read(number, path, selection, start, progress)
 
     def _read(
-        self, number: int, path: Path, selection: Selection, progress: Progress
+        self, number: int, path: Path, selection: Selection, seen: int, progress: Progress
     ) -> Iterator[tuple[int, Picked]]:
-        if selection.to_offset == 0:
+        if selection.to_offset is None or selection.to_offset <= seen:
             return
         reader = open_partition(self._storage, path, selection)
-        seen = selection.from_offset
         try:
             for item in picked(reader.poll(), selection):
                 if isinstance(item, Picked):
@@ -87,7 +96,8 @@ class _Source:
                     seen = item.offsets[-1] + 1
                 else:
                     self.whole = False
-                    sys.stderr.write(f"ingest: {item.file.path}: {item.item}\n")
+                    progress.say(f"ingest: {passed_over(item)}")
+            progress.add(selection.to_offset - seen)
         finally:
             reader.close()
 
@@ -118,18 +128,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         written = _to_file(arguments.output, write)
-    except BrokenPipeError:
-        raise
     except OutputFailed as failed:
         sys.stderr.write(f"ingest: {failed}\n")
         return ExitCode.OUTPUT_FAILED
     if arguments.output != "-":
         sys.stderr.write(f"{written:,} events in {arguments.output}\n")
     return ExitCode.OK if source.whole else ExitCode.PROBLEMS
-
-
-class OutputFailed(Exception):
-    """The output cannot be written; the message says which and why."""
 
 
 def _write(source: _Source, sink: Sink) -> int:
@@ -142,69 +146,43 @@ def _write(source: _Source, sink: Sink) -> int:
 
 
 def _to_file(output: str, write: Callable[[BinaryIO], int]) -> int:
-    """Write a file under a temporary name and give it its own when it is whole."""
+    """Write a file under a temporary name and give it its own when it is whole.
+
+    What is no regular file (a device, a pipe) is written to as it is: a rename would put a
+    file in its place.
+    """
     if output == "-":
-        return write(sys.stdout.buffer)
-    path = Path(output)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        return _write_to(Output(sys.stdout.fileno(), "standard output"), write)
+    path = Path(os.path.realpath(output))  # a link stays one
     try:
-        file = _Checked(temporary, path)
+        if Path(output).exists() and not path.is_file():
+            return _write_to(Output(os.open(output, os.O_WRONLY), output, own=True), write)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(temporary, flags, 0o666)
     except OSError as error:
         raise OutputFailed(f"{output}: {error.strerror}") from None
     try:
-        with file:
-            written = write(file)  # type: ignore[arg-type]
-            file.finish()
+        file = Output(descriptor, output, own=True)
+        written = _write_to(file, write, os.fsync)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            raise OutputFailed(f"{output}: {error.strerror}") from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return written
 
 
-class _Checked:
-    """A file whose errors are told from those of what is read."""
-
-    def __init__(self, temporary: Path, path: Path) -> None:
-        self._temporary = temporary
-        self._path = path
-        self._file = temporary.open("xb")
-        self.closed = False
-
-    def __enter__(self) -> _Checked:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def write(self, data: Any) -> int:
-        return self._call(self._file.write, data)
-
-    def flush(self) -> None:
-        self._call(self._file.flush)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Stay open: it is closed when it has its name."""
-
-    def finish(self) -> None:
-        """Make it durable and give it its name."""
-        self._call(self._file.flush)
-        self._call(os.fsync, self._file.fileno())
-        self._call(os.replace, self._temporary, self._path)
-
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except OSError as error:
-            raise OutputFailed(f"{self._path}: {error.strerror}") from None
+def _write_to(
+    file: Output, write: Callable[[BinaryIO], int], finish: Callable[[int], object] | None = None
+) -> int:
+    try:
+        written = write(cast("BinaryIO", file))
+        file.flush()
+        if finish is not None:
+            file.call(finish)
+    finally:
+        file.done()
+    return written

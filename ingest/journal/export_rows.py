@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -19,6 +20,8 @@ COLUMNS_MAX = 1000
 
 #: The same in every record, or about the file and not the event.
 _LEFT_OUT = frozenset({"specversion", "ingestcommit"})
+#: Columns of ours; an extension attribute of that name has `event.` before it.
+_OURS = frozenset({"partition", "offset"})
 #: A number that may not survive as a 64-bit integer or double; rare, so it may cost more.
 _LONG_NUMBER = re.compile(rb"[0-9.]{16}|[0-9][eE][+-]?[0-9]{3}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
@@ -44,7 +47,7 @@ def row_of(partition: int, offset: int, line: bytes) -> Row:
     data = record.pop("data", None)
     for name, value in record.items():
         if name not in _LEFT_OUT:
-            row[name] = value
+            row[f"event.{name}" if name in _OURS else name] = value
     if isinstance(data, Mapping):
         for name, value in data.items():
             row[f"data.{name}"] = value
@@ -143,5 +146,15 @@ def _kind(value: Any) -> str:
     if isinstance(value, float):
         return "number"
     if isinstance(value, str):
-        return "time" if not isinstance(value, Number) and _TIME.fullmatch(value) else "text"
+        return "time" if not isinstance(value, Number) and _is_time(value) else "text"
     return "text"
+
+
+def _is_time(text: str) -> bool:
+    if not _TIME.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text[:-1])
+    except ValueError:  # the thirteenth month
+        return False
+    return True

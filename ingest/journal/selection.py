@@ -141,7 +141,10 @@ def partitions_of(arguments: argparse.Namespace) -> list[tuple[int, Path]]:
     """
     storage = Storage()
     storage.names(arguments.data)  # a directory without a journal is empty, not an error
-    journal = arguments.data / ("rejected" if arguments.rejected else "journal")
+    if arguments.dead and arguments.rejected:
+        raise UsageProblem("--dead and --rejected exclude each other")
+    name = "dead" if arguments.dead else "rejected" if arguments.rejected else "journal"
+    journal = arguments.data / name
     found = list_partitions(storage, journal) if journal.is_dir() else []
     if arguments.partition is not None:
         chosen = [entry for entry in found if entry[0] == arguments.partition]
@@ -231,6 +234,16 @@ def extent(storage: Storage, directory: Path, selection: Selection) -> range:
     if selection.to_offset is not None:
         end = min(end, selection.to_offset)
     return range(min(end, max(files[0].base, selection.from_offset)), end)
+
+
+def passed_over(found: Found) -> str:
+    """What there is to say of damage."""
+    file, item = found
+    assert isinstance(item, Damage)
+    return (
+        f"{file.path}: byte {item.start} to {item.end}, offset {item.offset}: "
+        f"passed over, {item.reason}"
+    )
 
 
 def text_of(lines: list[bytes]) -> bytes:
