@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingest.batch import Fault, fault_members
 from ingest.codec import dumps
-from ingest.errors import IngestError, Reject
+from ingest.errors import IngestError, OffloadFull, Reject
 from ingest.handlers.event import Event
 from ingest.handlers.runner import HandlerFailed, HandlerTimeout, run_handler
 from ingest.journal.record import time_text
@@ -74,6 +74,8 @@ class Handling:
             )
         except Reject as rejected:
             raise Rejected(rejected) from rejected
+        except OffloadFull as full:
+            raise IngestError("overloaded", str(full)) from full
         except HandlerTimeout as late:
             raise IngestError("handler_timeout", str(late)) from late
         except HandlerFailed as failed:

@@ -5,18 +5,30 @@ This module must not know requests or answers.
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import monotonic
 from typing import Any
 
 import gevent
 
-from ingest.errors import Reject
+from ingest.errors import OffloadFull, Reject
 from ingest.handlers.event import Event
 from ingest.handlers.loader import Handler
 from ingest.logs import get_logger
 from ingest.metrics import Metrics
 
 log = get_logger(__name__)
+
+
+class Latest:
+    """The handler that was called last, and when: who to suspect if the event loop was held."""
+
+    handler: Handler | None = None
+    called = 0.0
+
+    @classmethod
+    def read(cls) -> tuple[Handler | None, float]:
+        """Both; any thread may ask."""
+        return cls.handler, cls.called
 
 
 class HandlerFailed(Exception):
@@ -32,22 +44,27 @@ def run_handler(handler: Handler, event: Event, timeout_seconds: float, metrics:
 
     Args:
         timeout_seconds: after it, `gevent.Timeout` is raised at the handler's next
-            cooperative wait.
+            cooperative wait. The handler's own limit goes before it.
 
     Returns:
         what the handler returned; None keeps the event as it is.
 
     Raises:
         Reject: the handler does not want the event.
+        OffloadFull: what it hands to other threads or processes is too much for now.
         HandlerTimeout: it took too long.
         HandlerFailed: it raised anything else.
     """
-    started = perf_counter()
+    if handler.timeout_seconds is not None:
+        timeout_seconds = handler.timeout_seconds
+    started = monotonic()
+    Latest.handler, Latest.called = handler, started
     timeout = gevent.Timeout(timeout_seconds)
     timeout.start()
     try:
+        assert handler.handle is not None  # a type without one does not come here
         return handler.handle(event)
-    except Reject:
+    except (Reject, OffloadFull):
         raise
     except gevent.Timeout as late:
         if late is not timeout:
@@ -64,7 +81,7 @@ def run_handler(handler: Handler, event: Event, timeout_seconds: float, metrics:
         raise _failed(event, metrics, error) from error
     finally:
         timeout.close()
-        metrics.handler_seconds.cell(event.type).observe(perf_counter() - started)
+        metrics.handler_seconds.cell(event.type).observe(monotonic() - started)
 
 
 def _failed(event: Event, metrics: Metrics, error: BaseException) -> HandlerFailed:
