@@ -5,6 +5,7 @@ PURE: no sockets, no clock, no journal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ingest.codec import DecodeError, dumps
@@ -114,7 +115,7 @@ class Batch:
         """The event does not match its schema; returns the first of its faults."""
         self.violation_count += 1
         unexplained = Fault(index, "", "", "It does not match the schema.")
-        left = self._errors_max - len(self.faults)
+        left = self.room
         if left <= 0:
             self.faults_total += 1  # not explained: explaining costs 100 times the verdict
             return unexplained
@@ -129,6 +130,19 @@ class Batch:
         self.rejected_count += 1
         self._add(Fault(index, pointer, "handler", reason))
 
+    def refused(self, index: int, faults: Sequence[tuple[str, str, str]], total: int) -> None:
+        """The event is refused for reasons that somebody else counts by its type."""
+        self.violation_count += 1
+        for pointer, keyword, message in faults[: self.room]:
+            self._add(Fault(index, pointer, keyword, message))
+            total -= 1
+        self.faults_total += total
+
+    @property
+    def room(self) -> int:
+        """How many more faults can be listed."""
+        return self._errors_max - len(self.faults)
+
     def count(self, target: Target) -> None:
         """Add the refused events to the counters of their type."""
         target.rejected_malformed.value += self.malformed_count
@@ -136,14 +150,17 @@ class Batch:
         target.rejected_handler.value += self.rejected_count
         target.rejected_too_large.value += self.too_large_count
 
-    def answer(self, list_ids: bool) -> bytes:
+    def answer(self, list_ids: bool, duplicates: int = 0) -> bytes:
         """The body of a 202 or 207.
 
         Args:
             list_ids: whether `ids` stands in it: by position, null where refused.
+            duplicates: how many of the accepted ones came before.
         """
         rejected = self.rejected
         parts = [b'{"accepted":%d,"rejected":%d' % (len(self.ids) - rejected, rejected)]
+        if duplicates:
+            parts.append(b',"duplicates":%d' % duplicates)
         if list_ids:
             parts.append(b',"ids":[')
             if rejected:

@@ -15,17 +15,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from json import JSONDecoder
 from typing import Any
 
 import orjson
 import ujson
 
-from ingest.codec_scan import depth_exceeded_at, repeated_name, split_array
+from ingest.codec_scan import depth_exceeded_at, repeated_name, split_array, split_members
 
 __all__ = [
     "DEPTH_CEILING", "DecodeError", "dumps", "make_decoder", "make_encoder", "make_many_decoder",
-    "one_line", "split_array",
+    "one_line", "split_array", "split_members",
 ]  # fmt: skip
 
 #: Levels of nesting no setting may exceed: the code that looks into values recurses.
@@ -141,6 +142,39 @@ def make_many_decoder(
         if len(values) != 2 * len(raws) - 1 or values[1::2].count(number) != len(raws) - 1:
             return None
         return values[::2]
+
+    return decode
+
+
+def make_list_decoder(
+    kind: str, depth_max: int, duplicate_keys: str
+) -> Callable[[Sequence[bytes], bytes], list[Any] | None] | None:
+    """Decodes documents one after the other, with one call for all; arguments as above.
+
+    Returns:
+        A function of at least one document, and of all of them joined. It returns their
+        values, or None when one of them is not plainly good: then each has to be decoded alone.
+    """
+    if kind != "orjson" or duplicate_keys != "accept":
+        return None
+    loads = orjson.loads
+
+    def decode(raws: Sequence[bytes], text: bytes) -> list[Any] | None:
+        try:
+            values = list(map(loads, raws))
+        except orjson.JSONDecodeError:
+            return None
+        longest = max(map(len, raws))
+        # As in `_strict_decoder`. Where no array begins right behind another's begin, a level
+        # takes three bytes at least.
+        if longest > 2 * depth_max and (longest > 3 * depth_max or b"[[" in text):
+            arrays = max(map(bytes.count, raws, repeat(b"[")))
+            if (
+                arrays + (longest + 3) // 5 > depth_max
+                and arrays + max(map(bytes.count, raws, repeat(b"{"))) > depth_max
+            ):
+                return None
+        return values
 
     return decode
 

@@ -96,6 +96,29 @@ def _split_any(text: str) -> Iterator[bytes]:
         position = _skip_white(text, position + 1).end()  # type: ignore[union-attr]
 
 
+def split_members(raw: bytes) -> list[tuple[str, bytes]]:
+    """Cut an object into its members.
+
+    Args:
+        raw: a JSON object that a strict decoder has accepted.
+
+    Returns:
+        Name and bytes of each value, exactly as they stand in `raw`, repeated names included.
+    """
+    text = raw.strip(_WHITE)[1:-1].decode()
+    members = []
+    position = _skip_white(text).end()  # type: ignore[union-attr]
+    while position < len(text):
+        name, end = _scan_value(text, position)
+        colon = _skip_white(text, end).end()  # type: ignore[union-attr]
+        start = _skip_white(text, colon + 1).end()  # type: ignore[union-attr]
+        end = _scan_value(text, start)[1]
+        members.append((name, text[start:end].encode()))
+        comma = _skip_white(text, end).end()  # type: ignore[union-attr]
+        position = _skip_white(text, comma + 1).end()  # type: ignore[union-attr]
+    return members
+
+
 def depth_exceeded_at(raw: bytes, limit: int) -> int:
     """Byte position of the first bracket that opens more than `limit` levels; 0 if none."""
     depth = 0

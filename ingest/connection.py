@@ -291,7 +291,7 @@ class Connection:
                 if plan is None:
                     plan = server.plan(head)
                 if body is None:
-                    body = next_body()
+                    body = b"" if plan.streamed else next_body()
                     if body is None:
                         body = self._receive_body(head, plan)
                         now = clock()
@@ -488,7 +488,24 @@ class Connection:
         """Answer from this greenlet, which may wait for the disk, a commit or the peer."""
         while len(self.exchanges) > 1 or self._unsent:
             self._park(Wait.FIRST)
+        if exchange.plan.streamed and not self._slot_for(exchange):
+            return
         self._park(Wait.ALONE, meanwhile=partial(self._server.answer_now, exchange))
+
+    def _slot_for(self, exchange: Exchange) -> bool:
+        """Take a slot for a request that reads its body itself; False: it was refused."""
+        pool = self._server.pool
+        if pool.in_use < pool.size:
+            pool.in_use += 1
+            return True
+        if self._wait_for_slot():
+            return True
+        if exchange.head.chunked or exchange.head.content_length:
+            exchange.close = True  # nobody is going to read it
+        else:
+            self.parser.body()
+        self._server.refuse(exchange)
+        return False
 
     def _wait_until_quiet(self) -> None:
         """Wait until every answer so far has left."""

@@ -17,6 +17,7 @@ from ingest.encodings import compress, negotiate
 from ingest.endpoints_paced import Paced
 from ingest.errors import IngestError
 from ingest.health import Health
+from ingest.health_workers import WorkersHealth
 from ingest.metrics import Metrics
 from ingest.openapi import openapi_document
 from ingest.registry import EventType, Registry
@@ -44,7 +45,7 @@ class Endpoints:
     def __init__(
         self,
         responder: Responder,
-        health: Health,
+        health: Health | WorkersHealth,
         metrics: Metrics,
         registry: Registry,
         compress_min_bytes: int,

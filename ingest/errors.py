@@ -165,6 +165,12 @@ CATALOGUE: Mapping[str, Failure] = {
     "rejected": Failure(
         422, "Event rejected by its handler", False, "`detail` holds the handler's reason."
     ),
+    "invalid_cloudevent": Failure(
+        422,
+        "Not a valid CloudEvent",
+        False,
+        "Correct the attributes named in `errors`; see docs/cloudevents.md.",
+    ),
     # -- The same event again: docs/deduplication.md --------------------------------
     "idempotency_key_malformed": Failure(
         400,
@@ -199,6 +205,12 @@ CATALOGUE: Mapping[str, Failure] = {
         "Handler failed",
         False,
         "Look the request id up in the logs; the traceback is there. Nothing was stored.",
+    ),
+    "app_error": Failure(
+        500,
+        "Application failed",
+        False,
+        "Look the request id up in the logs; the traceback is there. See docs/wsgi.md.",
     ),
     "overloaded": Failure(503, "Overloaded", False, "Retry after the seconds in Retry-After."),
     "first_not_stored": Failure(
@@ -277,3 +289,10 @@ class Reject(Exception):
         super().__init__(reason)
         self.reason = reason
         self.pointer = pointer
+
+
+class OffloadFull(Exception):
+    """Raised by an offloaded function's call: as many calls wait already as may.
+
+    A handler that lets it through has its client told to retry (503).
+    """

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ingest.encodings import ACCEPT_ENCODING
+from ingest.openapi_cloudevents import CLOUDEVENTS_SCHEMAS, cloudevents_paths
 from ingest.openapi_journal import journal_paths
 from ingest.openapi_parts import (
     EVENT_ERRORS,
@@ -54,8 +55,10 @@ def openapi_document(registry: Registry, journal: bool = True) -> Json:
     paths: Json = _own_paths(registry)
     if journal:
         paths.update(journal_paths())
+    events = {event_type.name: bundle.add(_uri(event_type)) for event_type in registry}
+    paths.update(cloudevents_paths(events))
     for event_type in registry:
-        event = bundle.add(_uri(event_type))
+        event = events[event_type.name]
         for method, path, operation in _event_operations(event_type, event):
             paths.setdefault(path, {})[method] = operation
     return {
@@ -70,7 +73,7 @@ def openapi_document(registry: Registry, journal: bool = True) -> Json:
         ],
         "paths": paths,
         "components": {
-            "schemas": {**SCHEMAS, **bundle.schemas},
+            "schemas": {**SCHEMAS, **CLOUDEVENTS_SCHEMAS, **bundle.schemas},
             "responses": responses(),
             "parameters": PARAMETERS,
             "headers": HEADERS,

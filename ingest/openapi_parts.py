@@ -22,6 +22,7 @@ EVENT_ERRORS = frozenset(
         "batch_too_large", "disk_full", "empty_body", "event_too_large", "first_not_stored",
         "handler_error", "handler_timeout", "idempotency_in_flight", "idempotency_key_malformed",
         "idempotency_key_required", "idempotency_mismatch", "inflated_too_large",
+        "invalid_cloudevent",
         "journal_failed", "length_required", "malformed_encoding", "malformed_json", "not_a_batch",
         "rejected", "schema_violation", "unknown_type", "unsupported_encoding",
         "unsupported_media_type",

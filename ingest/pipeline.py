@@ -19,7 +19,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ingest.batch import Batch
-from ingest.codec import DecodeError, make_decoder, make_encoder, make_many_decoder, one_line
+from ingest.codec import (
+    DecodeError,
+    make_decoder,
+    make_encoder,
+    make_list_decoder,
+    make_many_decoder,
+    one_line,
+)
 from ingest.connection import Exchange
 from ingest.dedupe import Held
 from ingest.errors import IngestError
@@ -27,7 +34,9 @@ from ingest.handling import Handling
 from ingest.inflating import Inflater
 from ingest.journal.record import LINE_END, LINE_START, middle, time_text
 from ingest.pipeline_batches import Batches
+from ingest.pipeline_cloudevents import CloudEvents
 from ingest.pipeline_dedupe import Deduping
+from ingest.pipeline_runs import Runs
 from ingest.refusing import Refusing
 
 if TYPE_CHECKING:
@@ -97,11 +106,22 @@ class Pipeline:
         )
         self.batches = Batches(*parts)
         self.deduping = Deduping(*parts)
+        self.cloudevents = CloudEvents(*parts[:7], self._encode, self.coded)
+        self.runs = Runs(
+            journal,
+            metrics,
+            self._refusing,
+            make_list_decoder(
+                settings.json_decoder, settings.json_depth_max, settings.duplicate_keys
+            ),
+            self._middle,
+            self.event,
+        )
         self.pool: WorkPool
 
     def attach(self, pool: WorkPool) -> None:
         """Take the pool whose work is this object's; it cannot be made before."""
-        self.pool = self._refusing.pool = self.batches.pool = pool
+        self.pool = self._refusing.pool = self.batches.pool = self.cloudevents.pool = pool
         self.deduping.attach(pool)
 
     def process(self, exchange: Exchange) -> None:
@@ -189,17 +209,15 @@ class Pipeline:
                 if isinstance(exchange.context, Held):
                     exchange.context.dropped(error)
         else:
-            singles = []
-            for exchange in exchanges:
+            singles = [exchange for exchange in exchanges if type(exchange.context) is bytes]
+            for exchange in exchanges if len(singles) < len(exchanges) else ():
                 context = exchange.context
                 if type(context) is bytes:
-                    exchange.plan.target.accepted.value += 1
-                    singles.append(exchange)
-                elif isinstance(context, Batch):
+                    continue
+                if isinstance(context, Batch):
                     self._answer_batch(exchange, context)
                 elif (event_id := context.stored()) is not None:
                     exchange.context = event_id
-                    exchange.plan.target.accepted.value += 1
                     singles.append(exchange)
                 else:
                     elsewhere += 1

@@ -90,14 +90,10 @@ class EventBatches(Batches):
         accepted = len(batch.ids) - batch.rejected
         target.accepted.value += accepted - held.duplicates
         target.dedupe.hits.value += held.duplicates
-        answer = batch.answer(exchange.plan.list_ids)
-        if held.duplicates:  # behind the two counts that lead it
-            lead = b'{"accepted":%d,"rejected":%d' % (accepted, batch.rejected)
-            answer = b'%s,"duplicates":%d%s' % (lead, held.duplicates, answer[len(lead) :])
         self._responder.send(
             exchange,
             207 if batch.rejected else 202,
-            answer,
+            batch.answer(exchange.plan.list_ids, held.duplicates),
             headers=REPLAYED if accepted and held.duplicates == accepted else None,
         )
         self.pool.release()

@@ -25,7 +25,7 @@ This module must not know HTTP, JSON or the journal: work is opaque.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any, Protocol
 
@@ -57,6 +57,10 @@ class WorkPool:
         process: does one piece of work; runs in a resident greenlet. It must not
             raise: it owns its own failures. What it raises nonetheless is logged,
             counted, and handed to `on_failure`.
+        together: is shown the queue when there is more than one piece in it, and may take
+            some off and do them at once, without a switch. Returns how many of the next are
+            to be done one by one. What it raises is logged and counted; then it must have
+            taken nothing.
         on_failure: called with the work whose processing raised.
         metrics: where depth, size, waits and refusals are counted.
     """
@@ -67,6 +71,7 @@ class WorkPool:
         residents: int,
         queue_max: int,
         process: Callable[[Any], None],
+        together: Callable[[deque[Any]], int],
         on_failure: Callable[[Any, BaseException], None],
         metrics: Metrics,
     ) -> None:
@@ -74,6 +79,7 @@ class WorkPool:
         self.in_use = 0
         self.queue_max = queue_max
         self._process = process
+        self._together = together
         self._on_failure = on_failure
         self._metrics = metrics
         self._hub = get_hub()
@@ -154,6 +160,10 @@ class WorkPool:
         """Run `function(work)`, whose slot the caller holds, in a greenlet of its own."""
         self._handlers.start(_Guarded(function, work, self))
 
+    def spawned(self) -> Iterable[gevent.Greenlet]:
+        """The greenlets of `spawn` that have not ended; any thread may ask."""
+        return list(self._handlers.greenlets)
+
     def _wake_one(self) -> None:
         self._waking += 1
         self._hub.loop.run_callback(self._idle.popleft().switch)
@@ -177,12 +187,27 @@ class WorkPool:
                 self._waking -= 1
                 continue
             runs.value += 1
+            singly = 0
             while work:
+                if singly:
+                    singly -= 1
+                elif len(work) > 1:
+                    singly = self._next(work)
+                    continue
                 item = work.popleft()
                 try:
                     process(item)
                 except Exception as error:  # noqa: BLE001 - counted, logged and answered
                     self.failed(item, error)
+
+    def _next(self, work: deque[Any]) -> int:
+        """Do what can be done together; returns how many of the next are to be done singly."""
+        try:
+            return self._together(work)
+        except Exception as error:  # each is tried alone then
+            self._metrics.unhandled_errors.cell("pool").value += 1
+            log.error("pool.unhandled_error", exc_info=error)
+            return len(work)
 
     def failed(self, work: Any, error: BaseException) -> None:
         """Account for an error that nobody caught: count, log, and answer the client."""

@@ -17,11 +17,19 @@ from ingest.handling import Rejected
 from ingest.rejected import Reason
 
 if TYPE_CHECKING:
+    from ingest.cloudevents import CloudEvent
     from ingest.pool import WorkPool
     from ingest.rejected import RejectedEvents
     from ingest.responder import Responder
     from ingest.routes import Target
     from ingest.settings import Settings
+
+
+def malformed_json(error: DecodeError) -> IngestError:
+    """What a decoder refused, as an answer."""
+    detail = f"{error.message} at line {error.line}, column {error.column}."
+    members = {"line": error.line, "column": error.column, "excerpt": error.excerpt}
+    return IngestError("malformed_json", detail, extensions=members)
 
 
 class Refusing:
@@ -54,9 +62,20 @@ class Refusing:
 
     def keep(self, exchange: Exchange, raw: bytes, reason: Reason) -> None:
         """Put an event of a type that wants it into the rejected journal."""
+        self.keep_as(exchange, exchange.plan.target, raw, reason, None)
+
+    def keep_as(
+        self,
+        exchange: Exchange,
+        target: Target,
+        raw: bytes,
+        reason: Reason,
+        event: CloudEvent | None,
+    ) -> None:
+        """The same for an event of a type of its own, with the attributes it came with."""
         if self._rejected is not None:
             request_id = self._responder.request_id(exchange)
-            self._rejected.keep(exchange, exchange.plan.target, raw, reason, request_id)
+            self._rejected.keep(exchange, target, raw, reason, request_id, event)
 
     def handler(self, exchange: Exchange, raw: bytes, error: IngestError) -> None:
         """The type's handler did not want the event, or failed."""
@@ -81,9 +100,7 @@ class Refusing:
         target.rejected_malformed.value += 1
         if target.keeps_rejected:
             self.keep(exchange, exchange.body, Reason("malformed", "", "json", error.message))
-        detail = f"{error.message} at line {error.line}, column {error.column}."
-        members = {"line": error.line, "column": error.column, "excerpt": error.excerpt}
-        self.refuse(exchange, IngestError("malformed_json", detail, extensions=members))
+        self.refuse(exchange, malformed_json(error))
 
     def size(self, exchange: Exchange, target: Target, size: int) -> None:
         """The event has no bytes at all, or too many."""

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from ingest.cloudevents import escaped, lead_of
 from ingest.codec import dumps, one_line
 from ingest.errors import IngestError
 from ingest.journal import Journal, RecoveryReport
@@ -33,6 +34,7 @@ from ingest.journal.record import LINE_END, LINE_START, middle, time_text
 from ingest.metrics import Metrics
 
 if TYPE_CHECKING:
+    from ingest.cloudevents import CloudEvent
     from ingest.connection import Exchange
     from ingest.metrics_cells import Cell
     from ingest.routes import Target
@@ -122,33 +124,48 @@ class RejectedEvents:
         self.journal.close(timeout)
 
     def keep(
-        self, exchange: Exchange, target: Target, raw: bytes, reason: Reason, request_id: str
+        self,
+        exchange: Exchange,
+        target: Target,
+        raw: bytes,
+        reason: Reason,
+        request_id: str,
+        event: CloudEvent | None = None,
     ) -> None:
         """Keep one event, or count it as dropped; never raises, never waits.
 
         Args:
             raw: the event as it was sent.
             request_id: of the request it came in.
+            event: the attributes it came with, which the record keeps.
         """
-        event_id = self.journal.id_source.next()
-        line = self._line(exchange, target, event_id, raw, reason, request_id)
+        lead = self._lead(target, event)
+        line = self._line(exchange, lead, raw, reason, request_id)
         kept = self._metrics.rejected_kept.cell(target.name, reason.code)
         try:
             self.journal.append(line, 1, kept, False)
         except IngestError as error:
             self._metrics.rejected_dropped.cell(error.code).value += 1
 
+    def _lead(self, target: Target, event: CloudEvent | None) -> bytes:
+        """A line up to what says why it is there."""
+        stored_id = self.journal.id_source.next()
+        time = time_text(self.journal.id_source.ms)
+        if event is not None:
+            lead = escaped(event.id) + lead_of(event, stored_id, time, target.dataschema)
+        else:
+            between = middle(self._source, target.name, time, target.dataschema)
+            lead = stored_id + between[: -len(_DATA)]
+        return LINE_START + lead
+
     def _line(
         self,
         exchange: Exchange,
-        target: Target,
-        event_id: bytes,
+        lead: bytes,
         raw: bytes,
         reason: Reason,
         request_id: str,
     ) -> bytes:
-        time = time_text(self.journal.id_source.ms)
-        between = middle(self._source, target.name, time, target.dataschema)[: -len(_DATA)]
         members: dict[str, Any] = {
             "rejectedcode": reason.code,
             "rejectedpointer": reason.pointer,
@@ -161,7 +178,7 @@ class RejectedEvents:
         if len(raw) > self._event_max_bytes:
             members["rejectedsize"] = len(raw)
             raw = raw[: self._event_max_bytes]
-        start = LINE_START + event_id + between + b"," + dumps(members)[1:-1]
+        start = lead + b"," + dumps(members)[1:-1]
         if "rejectedsize" not in members and _is_json(raw):
             return start + _DATA + one_line(raw) + LINE_END
         return start + _BASE64 + b64encode(raw) + b'"' + LINE_END

@@ -219,6 +219,16 @@ class Responder:
             exchange.connection.closing = True
         exchange.connection.complete(exchange, b"")
 
+    def head_parts(self, exchange: Exchange) -> tuple[bytes, str, bool]:
+        """What the head of every answer has: date, request id, whether the connection ends."""
+        return self.date(), self.request_id(exchange), self._closes(exchange)
+
+    def account(self, exchange: Exchange, status: int, size: int) -> None:
+        """Count and log an answer that has left by another way, whole or in part."""
+        self._account(exchange, status, size, self.request_id(exchange))
+        if self.draining:
+            exchange.connection.closing = True
+
     def problem(self, exchange: Exchange, error: IngestError) -> None:
         """Complete an exchange with problem+json."""
         request_id = self.request_id(exchange)
@@ -294,7 +304,7 @@ class Responder:
                 self._accepted_slowly(exchange, event_id)
                 continue
             if exchange.plan is not plan:
-                plan.accepted_answers.value += run
+                plan.accepted(run)
                 plan, run = exchange.plan, 0
             run += 1
             started.append(exchange.started)
@@ -311,13 +321,14 @@ class Responder:
         for connection in dirty:
             connection.dirty = False
             connection.flush()
-        plan.accepted_answers.value += run
+        plan.accepted(run)
         self._metrics.response_bytes.value += size * len(started)
         self._metrics.request_duration.observe_ages(time.monotonic(), started)
         if access is not None and not special:
             access.gap -= len(exchanges)
 
     def _accepted_slowly(self, exchange: Exchange, event_id: bytes) -> None:
+        exchange.plan.target.accepted.value += 1
         self.request_id(exchange, event_id)
         self.send(exchange, 202, _ACCEPTED_START + event_id + _ACCEPTED_END)
 

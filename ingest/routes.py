@@ -49,9 +49,9 @@ class Target:
     """
 
     __slots__ = (
-        "accepted", "dataschema", "dedupe", "event_max_bytes", "event_type", "handler", "is_valid", "keeps_rejected", "middle",
-        "middle_ms", "name", "rejected_handler", "rejected_malformed", "rejected_schema",
-        "rejected_too_large", "sync", "validator",
+        "accepted", "dataschema", "dedupe", "event_max_bytes", "event_type", "handler",
+        "is_valid", "keeps_rejected", "middle", "middle_ms", "name", "rejected_handler",
+        "rejected_malformed", "rejected_schema", "rejected_too_large", "sync", "validator",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +88,7 @@ class Plan:
 
     Attributes:
         alone: immediate, and may wait; see `alone`.
+        streamed: alone, holds a slot of the pool, and reads the body itself.
         immediate: answered from memory by the connection's own greenlet.
         refusal: the error to answer, if the head already decides it.
         endpoint: answers an exchange; for immediate plans.
@@ -105,7 +106,7 @@ class Plan:
 
     __slots__ = (
         "accepted_answers", "alone", "atomic", "codings", "endpoint", "immediate", "list_ids",
-        "refusal", "run", "single", "submit", "target", "type_name", "way",
+        "refusal", "run", "single", "streamed", "submit", "target", "type_name", "way",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +127,7 @@ class Plan:
     ) -> None:
         self.immediate = submit is None
         self.alone: bool = getattr(endpoint, "alone", False)
+        self.streamed: bool = getattr(endpoint, "streamed", False)
         self.refusal = refusal
         self.endpoint: Any = endpoint
         self.submit: Any = submit
@@ -138,6 +140,11 @@ class Plan:
         self.list_ids = list_ids
         self.type_name = type_name
         self.accepted_answers: Any = accepted_answers
+
+    def accepted(self, count: int) -> None:
+        """Count so many events, one a request, that were stored and answered 202."""
+        self.target.accepted.value += count
+        self.accepted_answers.value += count
 
 
 class Ways:
@@ -178,6 +185,8 @@ class Router:
         spawn: runs `run(exchange)` in a pool greenlet of its own, for types with a handler.
         endpoints: path to {method: function}, for what is answered from memory.
         metrics: counters of answers.
+        planners: path to what decides about a POST to it, for events that name their type.
+        mounts: prefix of paths to what answers all requests below it.
     """
 
     def __init__(
@@ -189,7 +198,15 @@ class Router:
         spawn: Callable[[Callable[[Any], None], Any], None],
         endpoints: Mapping[str, Mapping[str, Callable[[Any], None]]],
         metrics: Metrics,
+        planners: Mapping[str, Callable[[Head], Plan]],
+        mounts: Mapping[str, Callable[[Any], None]] | None = None,
     ) -> None:
+        self._planners = planners
+        #: the longest first: a mount may stand within another one
+        self._mounts = [
+            (prefix, Plan(type_name=f"mount:{prefix}", endpoint=endpoint))
+            for prefix, endpoint in sorted((mounts or {}).items(), reverse=True)
+        ]
         self._targets = targets
         self._ways = ways
         self._submit = submit
@@ -201,6 +218,11 @@ class Router:
         for event_type in registry.types.values():
             for route in event_type.options.routes:
                 self._aliases.setdefault(route.path, {})[route.method] = event_type.name
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Of the mounts."""
+        return tuple(prefix for prefix, _ in self._mounts)
 
     def plan(self, head: Head) -> Plan:
         """Decide what to do with a request. Never raises: a refusal is a plan, too."""
@@ -227,6 +249,10 @@ class Router:
                 return Plan(endpoint=found)
         if alias is not None or endpoint is not None:
             return self._not_allowed(method, {*(alias or ()), *(endpoint or ())})
+        if path in self._planners:
+            if method != "POST":
+                return self._not_allowed(method, {"POST"})
+            return self._planners[path](head)
         for prefix, kind in (("/v1/events/", "events"), ("/v1/batch/", "batch")):
             if path.startswith(prefix) and len(path) > len(prefix):
                 if method != "POST":
@@ -238,6 +264,9 @@ class Router:
                 if method in ("GET", "HEAD"):
                     return Plan(endpoint=below["GET"])
                 return self._not_allowed(method, {"GET"})
+        for prefix, plan in self._mounts:
+            if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
+                return plan
         raise IngestError("not_found", f"There is nothing at {path[:200]}.")
 
     def _allowed(self, methods: str) -> Plan:
@@ -261,11 +290,8 @@ class Router:
         if target is None:
             raise IngestError("unknown_type", f"No schema is loaded for the type {name[:128]!r}.")
         headers = head.headers
-        codings = codings_of(headers["content-encoding"]) if "content-encoding" in headers else ()
-        if head.content_length is None and not head.chunked:
-            raise IngestError(
-                "length_required", "A body is needed: send Content-Length or chunked."
-            )
+        codings = codings_in(headers)
+        require_body(head)
         media = headers.get("content-type", "").partition(";")[0].strip(" \t").lower()
         if media in JSON_TYPES:
             form = "array" if kind == "batch" else "event"
@@ -280,9 +306,7 @@ class Router:
                 else f"Content-Type is missing; send {takes}.",
                 headers={"Accept-Post": takes},
             )
-        query = dict(parse_qsl(head.query)) if head.query else {}
-        atomic = _flag(query, "atomic", default=False)
-        list_ids = _flag(query, "ids", default=True)
+        atomic, list_ids = batch_flags(head)
         ways = self._ways
         if target.dedupe is not None:
             ways = target.dedupe.ways(headers, ways)
@@ -325,6 +349,35 @@ class Router:
             list_ids=list_ids,
             accepted_answers=self._metrics.requests.cell(target.name, "202"),
         )
+
+
+def codings_in(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The body's content codings, as applied; none for most.
+
+    Raises:
+        IngestError: unsupported_encoding.
+    """
+    return codings_of(headers["content-encoding"]) if "content-encoding" in headers else ()
+
+
+def require_body(head: Head) -> None:
+    """See that the request has a body.
+
+    Raises:
+        IngestError: length_required.
+    """
+    if head.content_length is None and not head.chunked:
+        raise IngestError("length_required", "A body is needed: send Content-Length or chunked.")
+
+
+def batch_flags(head: Head) -> tuple[bool, bool]:
+    """Whether a batch is stored as a whole or not at all, and whether its answer lists ids.
+
+    Raises:
+        IngestError: bad_parameter.
+    """
+    query = dict(parse_qsl(head.query)) if head.query else {}
+    return _flag(query, "atomic", default=False), _flag(query, "ids", default=True)
 
 
 def _flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:

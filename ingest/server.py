@@ -143,6 +143,8 @@ class Server:
             settings.headers_max_bytes,
             settings.header_count_max,
             settings.request_body_max_bytes,
+            router.prefixes,
+            settings.mount_body_max_bytes,
         )
         self._acceptor: _Acceptor | None = None
         self._sweeper: gevent.Greenlet | None = None

@@ -9,11 +9,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple
 
 from gevent.event import Event
 
-from ingest import endpoints_journal, logs
+from ingest import endpoints_journal, logs, routes_cloudevents, wsgi_mounts
+from ingest.blocking import BlockingMonitor
+from ingest.blocking_stacks import Stacks
+from ingest.consuming import Consumers
 from ingest.dedupe_keeper import Keeper
 from ingest.dedupe_store import KeyStore
 from ingest.endpoints import Endpoint, Endpoints
@@ -21,6 +25,9 @@ from ingest.endpoints_journal import JournalEndpoints
 from ingest.endpoints_workers import Gather, GatheredScrapes
 from ingest.errors import IngestError
 from ingest.handlers import loader
+from ingest.handlers.lifecycle import Lifecycle
+from ingest.handlers.offload_pools import Offload
+from ingest.handlers.runner import Latest
 from ingest.health import Health, HubMonitor
 from ingest.health_workers import WorkersHealth
 from ingest.journal import Journal, RecoveryReport
@@ -34,9 +41,11 @@ from ingest.registry import Registry
 from ingest.rejected import RejectedEvents
 from ingest.responder import Responder
 from ingest.routes import Router, Target, Ways
+from ingest.routes_cloudevents import CloudEventRouter
 from ingest.server import Server
 from ingest.settings import Settings
 from ingest.version import __version__
+from ingest.wsgi import Mounts
 
 log = logs.get_logger(__name__)
 
@@ -130,13 +139,15 @@ class Service:
             settings.pool_residents,
             settings.pool_queue_max,
             self.pipeline.process,
+            self.pipeline.runs.take,
             self.pipeline.failed,
             metrics,
         )
         self.pipeline.attach(self.pool)
+        before = loader.before_answers(handlers)
         targets = {
             name: Target(
-                event_type, handlers.get(name), settings.ack, settings.event_max_bytes, metrics
+                event_type, before.get(name), settings.ack, settings.event_max_bytes, metrics
             )
             for name, event_type in registry.types.items()
         }
@@ -158,6 +169,19 @@ class Service:
             metrics,
         )
         self._followers = self.reading.followers(part.number)
+        self.consumers = Consumers(
+            handlers,
+            part.number,
+            part.workers,
+            settings,
+            metrics,
+            lambda: self.journal.next_offset,
+            self._followers,
+        )
+        cloudevents = CloudEventRouter(
+            targets, self.pipeline.cloudevents, self.pool.submit, self.pool.spawn, settings, metrics
+        )
+        self.pipeline.cloudevents.attach(cloudevents)
         router = Router(
             registry,
             targets,
@@ -179,9 +203,33 @@ class Service:
                 ),
             },
             metrics,
+            {routes_cloudevents.PATH: cloudevents.plan},
+            Mounts(
+                wsgi_mounts.load(
+                    settings.mounts,
+                    settings.origins.get("mounts", "mounts"),
+                    handlers,
+                    [r.path for t in registry.types.values() for r in t.options.routes],
+                ),
+                settings,
+                metrics,
+                self.responder,
+                self.pool,
+            ).table(),
         )
         self.server = Server(settings, metrics, self.pool, self.responder, router)
         self.hub_monitor = HubMonitor(metrics)
+        self.blocking_monitor = BlockingMonitor(
+            settings.max_blocking_seconds,
+            Stacks(Path(settings.handlers), handlers),
+            self.pool.spawned,
+            Latest.read,
+            metrics,
+        )
+        self.offload = Offload(settings, metrics)
+        self.lifecycle = Lifecycle(
+            handlers.values(), settings.handler_setup_timeout_seconds, metrics
+        )
         self._add_checks(registry)
 
     def _serve_repetitions(self, registry: Registry, targets: dict[str, Target]) -> None:
@@ -249,19 +297,40 @@ class Service:
         # looking at them each time 700 more have come is in vain. Cycles are rare here.
         gc.set_threshold(COLLECT_AFTER_OBJECTS)
         self.started = True
+        self.blocking_monitor.start()
+        self.consumers.start()
         self.server.start(listener)
 
-    def open(self) -> RecoveryReport:
-        """Recover the journal; blocks. Before `start`.
+    def setup(self) -> None:
+        """Set the handlers up; blocks. Before `recover`, and it touches no journal.
 
         Raises:
-            OSError: it cannot be read or written; `filename` says where.
+            HandlersError: one cannot be set up.
         """
-        report = self.journal.open()
-        if self.keeper is not None:
-            self.keeper.load()
-        if self.rejected is not None:
-            self.rejected.open()
+        self.offload.start()
+        self.lifecycle.setup()
+
+    def abandon(self) -> None:
+        """Undo `setup` where nothing was started."""
+        self.lifecycle.teardown(self.settings.handler_setup_timeout_seconds)
+        self.offload.stop()
+
+    def recover(self) -> RecoveryReport:
+        """Recover the journal; blocks. Before `start`, when nobody else has the partition.
+
+        Raises:
+            OSError: the journal cannot be read or written; `filename` says where.
+        """
+        try:
+            report = self.journal.open()
+            if self.keeper is not None:
+                self.keeper.load()
+            if self.rejected is not None:
+                self.rejected.open()
+            self.consumers.open()
+        except OSError:
+            self.abandon()
+            raise
         return report
 
     def request_stop(self) -> None:
@@ -275,17 +344,16 @@ class Service:
     def hurry(self) -> None:
         """Cut short what `stop` waits for."""
         self._hurried.set()
+        self.consumers.hurry()
         self.server.hurry()
 
-    def stop(
-        self, *, restart: bool = False, closed: Callable[[], None] = lambda: None
-    ) -> int:
+    def stop(self, *, restart: bool = False, closed: Callable[[], None] = lambda: None) -> int:
         """Shut down without losing a request.
 
         The order: readiness off → (drain delay: still accepting, so that load
         balancers learn it) → take the backlog and stop accepting → answer what is in
-        flight, with `Connection: close` → stop the pool and the janitor → final commit →
-        close.
+        flight, with `Connection: close`, while consumers end their last calls → stop the
+        consumers, the pool and the janitor → final commit → close.
 
         Args:
             restart: only this worker goes, and another process takes over the listening
@@ -302,13 +370,16 @@ class Service:
             self.draining = True
             self._hurried.wait(settings.drain_delay_seconds)
         self.responder.draining = True
+        deadline = monotonic() + settings.drain_timeout_seconds
+        self.consumers.request_stop()
         self.reading.release()
         self.server.stop_accepting(take_backlog=not restart)
         closed()
         cut = self.server.drain(
             settings.drain_timeout_seconds,
-            RESTART_GRACE_SECONDS if restart else IDLE_GRACE_SECONDS,
+            RESTART_GRACE_SECONDS if restart and settings.reload == "off" else IDLE_GRACE_SECONDS,
         )
+        self.consumers.stop(0.0 if self._hurried.is_set() else max(1.0, deadline - monotonic()))
         self.pool.stop(1.0)
         if self.janitor is not None:
             self.janitor.stop(JANITOR_STOP_SECONDS)
@@ -320,4 +391,8 @@ class Service:
         self.reading.close()
         self.server.stop()
         self.hub_monitor.stop()
+        self.blocking_monitor.stop()
+        # Last of all: whatever these do or leave undone, no event is lost by it.
+        self.lifecycle.teardown(settings.handler_setup_timeout_seconds)
+        self.offload.stop()
         return cut

@@ -82,7 +82,7 @@ TYPE_OPTIONS_SCHEMA: Mapping[str, Any] = {
             "enum": ["fsync", "write"],
         },
         "on_reject": {
-            "description": "What becomes of a refused event: `keep` puts it in the rejected journal.",
+            "description": "Refused events: `keep` puts them in the rejected journal.",
             "enum": ["drop", "keep"],
         },
         "dedupe": {

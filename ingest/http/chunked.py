@@ -55,7 +55,7 @@ class ChunkedDecoder:
     """
 
     __slots__ = (
-        "_extensions", "_limits", "_line", "_missing", "_state", "_trailer_bytes",
+        "_extensions", "_limits", "_line", "_missing", "_released", "_state", "_trailer_bytes",
         "_trailer_count", "body",
     )  # fmt: skip
 
@@ -65,6 +65,7 @@ class ChunkedDecoder:
         self._line = b""  # the unfinished line
         self._missing = 0  # bytes of the chunk (with its CRLF in DATA_END) to come
         self._extensions = 0
+        self._released = 0  # bytes of the body that are no longer in `body`
         self._trailer_bytes = 0
         self._trailer_count = 0
         self.body = bytearray()
@@ -78,6 +79,13 @@ class ChunkedDecoder:
     def held(self) -> int:
         """Bytes held in memory."""
         return len(self.body) + len(self._line)
+
+    def release(self) -> bytes:
+        """Give out what was decoded so far, which is not held any longer."""
+        data = bytes(self.body)
+        self._released += len(data)
+        self.body.clear()
+        return data
 
     def decode(self, data: bytes, position: int) -> int:
         """Consume what belongs to this body from `data` at `position`.
@@ -174,7 +182,7 @@ class ChunkedDecoder:
                 raise IngestError("bad_request", "chunk extensions too long")
         size = int(digits, 16)
         body_max = self._limits.request_body_max_bytes
-        if len(self.body) + size > body_max:
+        if self._released + len(self.body) + size > body_max:
             raise IngestError(
                 "body_too_large",
                 f"the body may have {body_max} bytes",

@@ -72,12 +72,24 @@ class Limits(NamedTuple):
             line; also bounds a trailer section. Beyond: 431.
         header_count_max: field lines; beyond: 431.
         request_body_max_bytes: the body after the chunked coding; beyond: 413.
+        streamed: prefixes of the paths whose bodies are not collected, but given out as they
+            arrive.
+        streamed_body_max_bytes: the same bound on those.
     """
 
     request_line_max_bytes: int = 8192
     headers_max_bytes: int = 32768
     header_count_max: int = 100
     request_body_max_bytes: int = 16 << 20
+    streamed: tuple[str, ...] = ()
+    streamed_body_max_bytes: int = 16 << 20
+
+    def body_max_bytes(self, path: str) -> int:
+        """The bound on the body of a request for a path."""
+        for prefix in self.streamed:
+            if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
+                return self.streamed_body_max_bytes
+        return self.request_body_max_bytes
 
 
 class Head:
@@ -125,7 +137,7 @@ class Head:
         if authority is not None:
             headers["host"] = authority
         self.content_length, self.chunked = body_framing(
-            headers, version, limits.request_body_max_bytes
+            headers, version, limits.body_max_bytes(self.path)
         )
         # what follows a CONNECT may be tunnel data, never another request
         self.keep_alive = _keep_alive(headers, version) and method != "CONNECT"

@@ -35,6 +35,7 @@ from ingest.http.head import (
     parse_request_line,
     target_too_long,
 )
+from ingest.http.streams import ChunkedStream, SizedStream
 
 __all__ = ["Head", "HeadCache", "Limits", "RequestParser"]
 
@@ -243,6 +244,34 @@ class RequestParser:
                     self._head = None
                     return buffer[position:]
         return self._collect_body()
+
+    def stream(self) -> SizedStream | ChunkedStream:
+        """Begin to give the body of the request whose head was returned last piece by piece.
+
+        Until `end_stream` all that is fed goes to what is returned, and `head` and `body`
+        must not be called.
+        """
+        head = self._head
+        assert head is not None and self._body is None, "stream() follows head()"
+        rest = self.buffer[self._position :]
+        self.buffer = b""
+        self._position = 0
+        body: SizedStream | ChunkedStream
+        if head.chunked:
+            limits = self._limits
+            limits = limits._replace(request_body_max_bytes=limits.streamed_body_max_bytes)
+            body = ChunkedStream(limits, rest)
+        else:
+            body = SizedStream(head.content_length or 0, rest)
+        self._body = body
+        return body
+
+    def end_stream(self) -> None:
+        """The body was given out whole: go on with what is behind it."""
+        assert self._body is not None and self._body.complete()
+        _, self.buffer = self._body.take()
+        self._body = None
+        self._head = None
 
     @property
     def begun(self) -> bool:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -188,6 +188,14 @@ class Journal:
         Raises:
             IngestError: disk_full, overloaded, draining; nothing was taken.
         """
+        self._take(lines, count, sync).append(waiter)
+
+    def append_each(self, lines: bytes, waiters: Sequence[Any], sync: bool = True) -> None:
+        """The same for as many records as waiters; each is given to `on_commit`."""
+        self._take(lines, len(waiters), sync).extend(waiters)
+
+    def _take(self, lines: bytes, count: int, sync: bool) -> list[Any]:
+        """Put lines into a batch; returns its list of those who wait for what."""
         size = len(lines)
         pending = self.pending_bytes + size
         if (
@@ -204,10 +212,10 @@ class Journal:
         batch.chunks.append(lines)
         batch.size += size
         batch.records += count
-        (batch.sync_waiters if sync else batch.write_waiters).append(waiter)
         self.pending_bytes = pending
         if self._committing_since is None and not self._scheduled:
             self._schedule()
+        return batch.sync_waiters if sync else batch.write_waiters
 
     def _judge_append(self) -> None:
         """Raise what stands against an append. One alone is never too large: it could

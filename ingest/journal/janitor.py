@@ -74,6 +74,10 @@ class LifeCycleSettings(Protocol):
     def rejected_retention_max_age_seconds(self) -> float: ...
     @property
     def rejected_retention_max_bytes(self) -> int: ...
+    @property
+    def dead_retention_max_age_seconds(self) -> float: ...
+    @property
+    def dead_retention_max_bytes(self) -> int: ...
 
 
 class Stopping(Exception):
@@ -115,6 +119,16 @@ def journals_of(
             Retention(
                 settings.rejected_retention_max_age_seconds,
                 settings.rejected_retention_max_bytes,
+                {},
+                False,
+            ),
+        ),
+        JournalDirectory(
+            "dead",
+            data / "dead",
+            Retention(
+                settings.dead_retention_max_age_seconds,
+                settings.dead_retention_max_bytes,
                 {},
                 False,
             ),

@@ -39,7 +39,9 @@ class DirectoryLock:
             DataDirectoryLocked: another process holds it.
             OSError: the directory or the lock file cannot be made or opened.
         """
-        Storage().make_directory(self._directory)  # durably: the journal will stand in it
+        storage = Storage()
+        storage.make_directory(self._directory)  # durably: the journal will stand in it
+        storage.require_writable(self._directory)
         path = self._directory / LOCK_NAME
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
@@ -61,6 +63,11 @@ class DirectoryLock:
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except OSError:
             pass  # a full disk: the lock is what counts, the pid only helps people
+
+    @property
+    def descriptor(self) -> int:
+        """The open lock file: as long as any process holds a copy, the lock is held."""
+        return self._descriptor
 
     def release(self) -> None:
         """Give the lock back; does nothing when it is not held."""
