@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test slow crash lint bench bench-page bench-test guard guard-update docs coverage fuzz fuzz-short clean
+.PHONY: run test services slow crash lint bench bench-page bench-test guard guard-update docs coverage fuzz fuzz-short clean
 
 # The stamp says that what setup.cfg asks for is installed; a newer setup.cfg installs again.
 $(STAMP): setup.cfg pyproject.toml
@@ -19,6 +19,13 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Handlers that talk to a real PostgreSQL and Redis, which `make test` does not need.
+services: $(STAMP)
+	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
+		{ echo "missing: apt-get install postgresql redis-server" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[services]'
+	$(BIN)/python -m pytest tests/services
 
 # Thousands of slow and greedy clients; takes some minutes and wants the machine for itself.
 slow: $(STAMP)

@@ -7,13 +7,16 @@ or stored. This module must not know the command line.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ingest import logs
+from ingest import blocking_packages, logs, wsgi_mounts
 from ingest.codec import dumps
-from ingest.handlers.loader import HandlerProblem, HandlersError, load
+from ingest.handlers.lifecycle import Lifecycle
+from ingest.handlers.loader import Handler, HandlerProblem, HandlersError, load
+from ingest.metrics import Metrics
 from ingest.pipeline_dedupe import workers_conflict
 from ingest.registry import Registry, RegistryError, SchemaProblem
 from ingest.settings import Settings
@@ -87,21 +90,33 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def check(settings: Settings, problems: Sequence[Problem] = ()) -> Report:
+def check(settings: Settings, problems: Sequence[Problem] = (), *, set_up: bool = False) -> Report:
     """Look at everything a deployment consists of.
 
     Args:
         settings: the settings, with stand-ins for those that are wrong.
         problems: what is wrong with them.
+        set_up: where nothing is wrong, set the handlers up and tear them down again.
     """
     report = Report(settings=dict(settings.origins))
     for problem in problems:
         file, line = _split_line(problem.source)
         report.problems.append(Finding("settings", file, line, None, problem.message))
     _check_logging(Path(settings.log_config), report)
-    names = _check_schemas(Path(settings.schemas), settings, report)
-    _check_handlers(Path(settings.handlers), names, report)
+    names, paths = _check_schemas(Path(settings.schemas), settings, report)
+    handlers = _check_handlers(settings, names, paths, report)
+    if set_up and not report.problems:
+        _try_setup(handlers, settings, report)
     return report
+
+
+def only_handlers(report: Report) -> Report:
+    """What a report says of handlers."""
+    return replace(
+        report,
+        problems=[found for found in report.problems if found.area == "handlers"],
+        warnings=[found for found in report.warnings if found.area == "handlers"],
+    )
 
 
 def _check_logging(path: Path, report: Report) -> None:
@@ -115,30 +130,55 @@ def _check_logging(path: Path, report: Report) -> None:
         report.problems.append(Finding("logging", str(path), None, None, message))
 
 
-def _check_schemas(directory: Path, settings: Settings, report: Report) -> set[str]:
-    """Load the registry; returns the names of the types, as far as they can be told."""
+def _check_schemas(
+    directory: Path, settings: Settings, report: Report
+) -> tuple[set[str], list[str]]:
+    """Load the registry; returns the types' names and own paths, as far as they can be told."""
     try:
         registry = Registry.load(directory)
     except RegistryError as error:
         report.problems += schema_findings(error.problems)
         # A handler is not wrong because its schema is: names go by the files that are there.
-        return {path.stem for path in directory.glob("*.json")} | {
+        names = {path.stem for path in directory.glob("*.json")} | {
             path.parent.name for path in directory.glob("*/*.json")
         }
+        return names, []
     conflict = workers_conflict(settings.workers, registry.types.values())
     if conflict is not None:
         place, line = _split_line(settings.origins.get("workers", "workers"))
         report.problems.append(Finding("settings", place, line, None, conflict))
     report.types = sorted(registry.types)
     report.warnings += schema_findings(registry.warnings)
-    return set(registry.types)
+    routes = (route for kind in registry.types.values() for route in kind.options.routes)
+    return set(registry.types), [route.path for route in routes]
 
 
-def _check_handlers(directory: Path, names: set[str], report: Report) -> None:
+def _check_handlers(
+    settings: Settings, names: set[str], paths: Sequence[str], report: Report
+) -> list[Handler]:
+    """Load handlers and mounts; returns the handlers, none where something is wrong."""
+    directory = Path(settings.handlers)
+    before = set(sys.modules)
     try:
-        report.handlers = sorted(load(directory, names))
+        handlers = load(directory, names)
+        wsgi_mounts.load(settings.mounts, settings.origins.get("mounts", "mounts"), handlers, paths)
     except HandlersError as error:
         report.problems += handler_findings(error.problems)
+        return []
+    report.handlers = sorted(handlers)
+    report.warnings += handler_findings(blocking_packages.warnings(directory, before))
+    return list(handlers.values())
+
+
+def _try_setup(handlers: Sequence[Handler], settings: Settings, report: Report) -> None:
+    limit = settings.handler_setup_timeout_seconds
+    lifecycle = Lifecycle(handlers, limit, Metrics())
+    try:
+        lifecycle.setup()
+    except HandlersError as error:
+        report.problems += handler_findings(error.problems)
+    else:
+        lifecycle.teardown(limit)
 
 
 def schema_findings(problems: Sequence[SchemaProblem]) -> list[Finding]:

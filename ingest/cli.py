@@ -12,15 +12,21 @@ import os
 import sys
 from argparse import Namespace, _SubParsersAction
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ingest.cli_parser import PROG, SERVE, UsageError, parse
-from ingest.exits import ExitCode
+from ingest.exits import INTERRUPTED, ExitCode
+from ingest.machine import usable_cores
 from ingest.settings import SETTINGS, Settings, SettingsError
 from ingest.settings_sources import Problem
 
-#: Ctrl-C before anything was served: 128 + SIGINT, as shells report it.
-INTERRUPTED = 130
+#: `--workers auto`
+AUTO = 0
+#: Tells a process that it is a trial of changed files; see `ingest.handlers.reload`.
+TRIAL_VARIABLE = "_INGEST_TRIAL"
+#: Holds the descriptor of its supervisor's link in a process that is one of several workers.
+WORKER_VARIABLE = "_INGEST_WORKER_LINK"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +39,9 @@ def main(argv: Sequence[str]) -> int:
         an `ExitCode`.
     """
     try:
-        return _run(argv)
+        # No setting, and it must not reach what handlers start.
+        descriptor = os.environ.pop(WORKER_VARIABLE, None)
+        return _run(argv) if descriptor is None else _work(descriptor)
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -49,12 +57,15 @@ def _run(argv: Sequence[str]) -> int:
     settings, problems = load_settings(invocation.flags, os.environ)
     if invocation.command == "check":
         return _check(settings, problems, invocation.arguments)
+    if invocation.command == SERVE and os.environ.pop(TRIAL_VARIABLE, ""):
+        return _try(settings, problems)
     if problems:
         return _complain(_listed("settings", problems), ExitCode.USAGE)
     if invocation.command == SERVE:
         return _serve(settings)
     # The journal's commands take the data directory from the settings like everything else.
     invocation.arguments.data = Path(settings.data)
+    invocation.arguments.bind = settings.bind
     return invocation.arguments.run(invocation.arguments)
 
 
@@ -90,6 +101,8 @@ def load_settings(
     except SettingsError as error:
         problems += error.problems
         settings = error.usable
+    if settings.workers == AUTO:
+        settings = replace(settings, workers=len(usable_cores()))
     log_config = settings.origins.get("log_config")
     if log_config is not None and not Path(settings.log_config).is_file():
         message = f"log_config names no file: {settings.log_config}"
@@ -113,33 +126,73 @@ def _read(name: str, source: str, problems: list[Problem]) -> str | None:
 
 def _add_journal(commands: _SubParsersAction) -> None:
     from ingest.journal.commands import add_commands
+    from ingest.journal.replay_commands import add_command
 
     add_commands(commands)
+    add_command(commands)
 
 
 def _serve(settings: Settings) -> int:
-    from ingest import check, service_process
+    try:
+        if settings.workers > 1:
+            from ingest import supervisor
+
+            return supervisor.run(settings)
+        from ingest import service_process
+
+        return service_process.run(settings)
+    except Exception as error:
+        from ingest.handlers.reload import StartAnew
+
+        if isinstance(error, StartAnew):
+            error.now()
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        return _complain(*refusal)
+
+
+def _work(descriptor: str) -> int:
+    from ingest import worker
+
+    return worker.run(int(descriptor), _refusal)
+
+
+def _refusal(error: Exception) -> tuple[str, ExitCode] | None:
+    """What to say, and the exit code, when what is to be served cannot be used; else None."""
+    from ingest import check
     from ingest.handlers.loader import HandlersError
     from ingest.logs import LogConfigError
     from ingest.registry import RegistryError
 
-    try:
-        return service_process.run(settings)
-    except LogConfigError as error:
-        return _complain(_listed("logging configuration", [error]), ExitCode.USAGE)
-    except RegistryError as error:
+    if isinstance(error, LogConfigError):
+        return _listed("logging configuration", [error]), ExitCode.USAGE
+    if isinstance(error, RegistryError):
         found = check.schema_findings(error.problems)
-    except HandlersError as error:
+    elif isinstance(error, HandlersError):
         found = check.handler_findings(error.problems)
-    return _complain(_listed(found[0].area, found), ExitCode.PROBLEMS)
+    else:
+        return None
+    return _listed(found[0].area, found), ExitCode.PROBLEMS
 
 
 def _check(settings: Settings, problems: Sequence[Problem], arguments: Namespace) -> int:
     from ingest import check
 
     report = check.check(settings, problems)
+    if arguments.handlers_only:
+        report = check.only_handlers(report)
     as_json = arguments.json or not sys.stdout.isatty()
     _print(report.as_json() if as_json else report.as_text())
+    return ExitCode.PROBLEMS if report.problems else ExitCode.OK
+
+
+def _try(settings: Settings, problems: Sequence[Problem]) -> int:
+    """For `--reload`: whether this command line would serve, now that files have changed."""
+    from ingest import check
+
+    report = check.check(settings, problems, set_up=True)
+    _print(report.as_json())
     return ExitCode.PROBLEMS if report.problems else ExitCode.OK
 
 

@@ -25,7 +25,10 @@ EXAMPLES: Sequence[tuple[str, str]] = (
     ("on every interface, on a port of its own", f"{PROG} --bind 0.0.0.0:9000 --data data-9000"),
     ("the same by environment", f"INGEST_BIND=0.0.0.0:9000 INGEST_DATA=data-9000 {PROG}"),
     ("what is wrong, before deploying", f"{PROG} check"),
+    ("the same for handlers only, and what they import that blocks", f"{PROG} check --handlers"),
+    ("while writing handlers: what is saved is served", f"{PROG} --reload"),
     ("every stored event, one a line", f"{PROG} journal cat --data data"),
+    ("what was refused once more, its schema put right", f"{PROG} replay --rejected"),
 )
 
 #: What each exit code says, for --help and docs/settings.md.
@@ -42,6 +45,7 @@ EXIT_MEANINGS: dict[ExitCode, str] = {
     ExitCode.OUTPUT_FAILED: "the output of journal export or replay cannot be written",
     ExitCode.TARGET_FAILED: "replay gave up on its target; run again with the same checkpoint, it "
     "goes on where it was",
+    ExitCode.WORKER_FAILED: "a worker ended before it served, or died while all were stopping",
 }
 
 
@@ -54,7 +58,7 @@ class Invocation(NamedTuple):
 
     Attributes:
         flags: setting name → text, of the settings' flags that were given.
-        command: `serve`, `check` or `journal`.
+        command: `serve`, `check`, `journal` or `replay`.
         arguments: the command's own arguments.
     """
 
@@ -86,6 +90,7 @@ def parse(
         SystemExit: --help or --version was printed.
     """
     flag_parser = _settings_parser()
+    argv, handlers_only = _complete(argv)
     flags, rest = flag_parser.parse_known_args(argv)
     parser, commands = _command_parser(flag_parser, add_commands)
     if not rest:
@@ -97,7 +102,28 @@ def parse(
     arguments, unknown = parser.parse_known_args(rest)
     if unknown:
         raise UsageError(_unknown(unknown[0]))
+    arguments.handlers_only = handlers_only
     return Invocation(dict(vars(flags)), arguments.command, arguments)
+
+
+def _complete(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """Give flags that may stand alone their value.
+
+    Returns:
+        the arguments, and whether `check --handlers` asks for nothing but the handlers.
+    """
+    complete: list[str] = []
+    handlers_only = False
+    for position, argument in enumerate(argv, 1):
+        following = argv[position] if position < len(argv) else ""
+        bare = following in ("", SERVE) or following.startswith("-")
+        if argument == "--reload" and bare:
+            complete.append("--reload=on")
+        elif argument == "--handlers" and "check" in argv and bare:
+            handlers_only = True
+        else:
+            complete.append(argument)
+    return complete, handlers_only
 
 
 def _unknown(argument: str) -> str:
@@ -137,8 +163,8 @@ def _command_parser(
     """
     parser = _Parser(
         prog=PROG,
-        usage=f"{PROG} [serve] [flags]\n       {PROG} check [--json] [flags]\n"
-        f"       {PROG} journal COMMAND [flags]",
+        usage=f"{PROG} [serve] [flags]\n       {PROG} check [--handlers] [--json] [flags]\n"
+        f"       {PROG} journal COMMAND [flags]\n       {PROG} replay [flags]",
         description="HTTP event gateway: JSON in, validated, durable, and only then 202. "
         "Flags may stand before or after the command; each is a variable and a key of "
         "ingest.yaml as well. Flag goes before environment, environment before file.",

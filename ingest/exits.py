@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 
+#: Ctrl-C: 128 + SIGINT, as shells report it.
+INTERRUPTED = 130
+
 
 class ExitCode(enum.IntEnum):
     """What the process's exit code says."""
@@ -25,3 +28,5 @@ class ExitCode(enum.IntEnum):
     OUTPUT_FAILED = 7
     #: `replay` gave up: its target does not answer, or refuses everything for now.
     TARGET_FAILED = 8
+    #: A worker ended before it served, or died while all were stopping.
+    WORKER_FAILED = 9

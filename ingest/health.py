@@ -132,8 +132,7 @@ def probe_answer(
         return status, _as_json(results, passed), JSON
     if verbose:
         lines = [
-            f"[+]{name} ok" if why is None else f"[-]{name} failed: {why}"
-            for name, why in results
+            f"[+]{name} ok" if why is None else f"[-]{name} failed: {why}" for name, why in results
         ]
         lines.append(f"{kind} check {'passed' if passed else 'failed'}")
         text = "\n".join(lines)

@@ -22,6 +22,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.socket import (
     AF_UNIX,
     CMSG_SPACE,
+    MSG_CMSG_CLOEXEC,
     MSG_CTRUNC,
     SCM_RIGHTS,
     SO_SNDBUF,
@@ -134,7 +135,9 @@ class Link:
         while len(self._buffer) < size:
             space = CMSG_SPACE(DESCRIPTORS_MAX * 4)
             try:
-                data, ancillary, flags, _ = self._sock.recvmsg(RECEIVE_BYTES, space)
+                data, ancillary, flags, _ = self._sock.recvmsg(
+                    RECEIVE_BYTES, space, MSG_CMSG_CLOEXEC
+                )
             except OSError:
                 return False
             for level, kind, packed in ancillary:

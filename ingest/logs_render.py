@@ -206,12 +206,12 @@ class EventFormatter(logging.Formatter):
 
     Args:
         service: names the program in every line.
-        worker: number of the worker in every line.
+        worker: number of the worker in every line; None for the supervisor of several.
         console: for a person, instead of JSON.
         colors: on a terminal that shows them.
     """
 
-    def __init__(self, service: str, worker: int, console: bool, colors: bool) -> None:
+    def __init__(self, service: str, worker: int | None, console: bool, colors: bool) -> None:
         super().__init__()
         self._service = service
         self._worker = worker

@@ -13,6 +13,7 @@ Source: OpenMetrics 1.0; the Prometheus text format 0.0.4.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CollectorRegistry
@@ -21,6 +22,7 @@ from ingest.encodings import ANSWER_CODINGS
 from ingest.errors import CATALOGUE as ERRORS
 from ingest.metrics_exposition import Exposition, Readings, encode, read_family
 from ingest.metrics_families import (
+    GAUGE,
     OPEN,
     Family,
     counter,
@@ -53,8 +55,8 @@ COUNT_BUCKETS = tuple(float(4**n) for n in range(9))
 SIZE_BUCKETS = tuple(float(1024 * 4**n) for n in range(9))
 
 
-#: The journals there are: of accepted events, and of rejected ones.
-JOURNALS = ("journal", "rejected")
+#: The journals there are: of accepted events, of rejected ones, and of dead letters.
+JOURNALS = ("journal", "rejected", "dead")
 
 
 class Metrics:
@@ -188,6 +190,132 @@ class Metrics:
         "Handlers that raised something other than Reject, by type.",
         "Read the traceback in the log under the request id of the answer.",
         type=OPEN,
+    )
+
+    hub_blocked = counters(
+        "Times code held the event loop for longer than `max_blocking_seconds`, by handler; `-`: "
+        "no handler's file was in its stack.",
+        "The log names file and line once for each place (`hub.blocked`): put what computes or "
+        "waits there into a function marked with `ingest.offload`.",
+        handler=OPEN,
+    )
+    hub_blocked_seconds = counters(
+        "Seconds the event loop was held in such cases, by handler.",
+        "As for `ingest_hub_blocked_total`: so long nobody else was served.",
+        handler=OPEN,
+    )
+    offload_in_use = gauges(
+        "Threads and processes that run offloaded functions.",
+        "At its bound for long: raise `offload_threads` or `offload_processes`, if there are "
+        "cores for them.",
+        kind=("thread", "process"),
+    )
+    offload_waiting = gauges(
+        "Calls of offloaded functions that wait for a thread or process.",
+        "As for `ingest_offload_in_use`; past `offload_queue_max` calls are refused.",
+        kind=("thread", "process"),
+    )
+    offload_seconds = histograms(
+        "Seconds an offloaded function ran, without waiting.",
+        "Nothing by itself; it is what the function takes.",
+        LATENCY_BUCKETS,
+        kind=("thread", "process"),
+    )
+    offload_refused = counters(
+        "Calls of offloaded functions that were refused because too many waited.",
+        "As for `ingest_offload_waiting`; each raised ingest.OffloadFull, 503 unless caught.",
+        kind=("thread", "process"),
+    )
+    offload_deaths = counter(
+        "Processes for offloaded functions that ended by themselves; each was replaced.",
+        "The log has the signal or exit status (`offload.process_died`): out of memory, or a "
+        "fault in C code.",
+    )
+
+    # -- consumers ----------------------------------------------------------------
+    consumer_lag_events = gauges(
+        "Records of the journal, of whichever type, that a consumer has yet to look at or to be "
+        "done with, by type.",
+        "Growing: consume() is slower than the producers, fails, or is paused; see "
+        "`ingest_consumer_lag_seconds`.",
+        type=OPEN,
+    )
+    consumer_lag_bytes = gauges(
+        "The same in bytes, as they stand in the journal before compression; looked up once a "
+        "second.",
+        "Nothing closed is removed that a consumer still needs: mind the disk.",
+        type=OPEN,
+    )
+    consumer_lag_seconds = gauges(
+        "Age of the oldest event that a consumer has in hand and is not done with; 0 with none.",
+        "Alert on it. Failures and attempts say whether it is tried in vain; else make consume() "
+        "faster, raise `consume_batch_events_max`, or add workers.",
+        combine="max",
+        type=OPEN,
+    )
+    consumer_attempts = counters(
+        "Calls of consume(), by type.", "Nothing; it is the rate of batches.", type=OPEN
+    )
+    consumer_failures = counters(
+        "Attempts that failed, by type and reason.",
+        "Read the traceback in the log (`consumer.failed`). `timeout`: it took longer than "
+        "`consume_timeout_seconds`. `dead_letter`: the disk takes no dead letter.",
+        type=OPEN,
+        reason=("error", "reject", "timeout", "dead_letter"),
+    )
+    consumer_events = counters(
+        "Events that consume() was done with, by type.",
+        "Nothing; events that came again after a crash count again.",
+        type=OPEN,
+    )
+    consumer_dead_letters = counters(
+        "Events that consume() could not process and that were put aside, by type.",
+        "Look at them with `python -m ingest journal cat --dead`, mend what failed, replay them.",
+        type=OPEN,
+    )
+    consumer_missed_events = counters(
+        "Records that were not in the journal any more when a consumer came to them, by type.",
+        "The log has offsets and reason (`consumer.gap`): damage, or retention with "
+        "`retention_ignores_checkpoints`.",
+        type=OPEN,
+    )
+    consumer_paused = gauges(
+        "Workers in which a consumer is paused, by type.",
+        "SIGUSR2 or `ingest.consumers.resume()` lets it go on.",
+        type=OPEN,
+    )
+    consumer_seconds = histograms(
+        "Seconds one call of consume() took, by type.",
+        "Nothing by itself; no answer waits for it.",
+        LATENCY_BUCKETS,
+        type=OPEN,
+    )
+    consumer_batch_events = histogram(
+        "Events in a batch.",
+        "At `consume_batch_events_max` all the time: a larger one may cost less for each event.",
+        COUNT_BUCKETS,
+    )
+    consumer_checkpoint_failures = counters(
+        "Checkpoints that could not be saved or read, and looks into the journal that failed, by "
+        "type.",
+        "Check the disk and the log; until it works more comes again after a crash.",
+        type=OPEN,
+    )
+
+    # -- mounts -------------------------------------------------------------------
+    mount_seconds = histograms(
+        "Seconds a mounted application took for one request, its bodies included, by mount.",
+        "Look for what the application waits for; slow clients count, too.",
+        LATENCY_BUCKETS,
+        mount=OPEN,
+    )
+    mount_failures = counters(
+        "Requests that a mounted application did not answer whole, by mount and reason.",
+        "`app`: read the traceback in the log under the request id of the answer. `misuse`: it "
+        "breaks PEP 3333. `body`: a client sent no proper body, or too slowly. `client`: the "
+        "client left, or the connection had to end.",
+        mount=OPEN,
+        reason=("app", "misuse", "body", "client"),
     )
 
     # -- journal ------------------------------------------------------------------
@@ -446,16 +574,21 @@ class Metrics:
 
     def read(self) -> Readings:
         """What every family holds now."""
+        return self._read(CATALOGUE)
+
+    def read_counted(self) -> Readings:
+        """What the counters and histograms hold: what remains when all else has ended."""
+        return self._read(family for family in CATALOGUE if family.kind != GAUGE)
+
+    def _read(self, families: Iterable[Family]) -> Readings:
         return {
             family.attribute: read_family(family, getattr(self, family.attribute), self._failed)
-            for family in CATALOGUE
+            for family in families
         }
 
     def _failed(self, family: Family, error: Exception) -> None:
         self.unhandled_errors.cell("metrics").value += 1
-        log.error(
-            "metrics.function_failed", exc_info=error, extra={"metric": family.full_name}
-        )
+        log.error("metrics.function_failed", exc_info=error, extra={"metric": family.full_name})
 
 
 #: Every family in the order of its declaration.

@@ -38,9 +38,7 @@ class Share:
     def end(self, catalogue: Iterable[Family]) -> None:
         """The worker has ended; what comes is its successor's."""
         self._base = {
-            family.attribute: self.counted(family)
-            for family in catalogue
-            if family.kind != GAUGE
+            family.attribute: self.counted(family) for family in catalogue if family.kind != GAUGE
         }
         self.last = {}
         self.current = False
@@ -50,9 +48,7 @@ class Share:
         base, last = self._base.get(family.attribute, {}), self.last.get(family.attribute, {})
         if not base:
             return last
-        return {
-            labels: _add(base.get(labels), last.get(labels)) for labels in (base | last)
-        }
+        return {labels: _add(base.get(labels), last.get(labels)) for labels in (base | last)}
 
 
 def _add(base: Value | None, last: Value | None) -> Value:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import gevent
 from gevent.hub import get_hub
 
-from ingest import logs, machine
+from ingest import consumers, logs, machine, patching
 from ingest.banner import Facts, banner, facts_of, summary
 from ingest.exits import ExitCode
-from ingest.handlers import loader
+from ingest.handlers import loader, reload
 from ingest.journal import DataDirectoryLocked, DirectoryLock
 from ingest.journal.committer import log_recovery
 from ingest.journal.leftover import settle
@@ -80,6 +81,10 @@ def prepare(settings: Settings, metrics: Metrics, worker: int | None) -> logs.Lo
     Returns:
         the way out for log lines; stop it last of all.
     """
+    try:
+        patching.require()
+    except patching.NotPatched as error:
+        raise SystemExit(f"ingest: {error}") from None
     backend = get_hub().loop.backend
     if backend != "epoll":
         raise SystemExit(f"ingest needs libev's epoll backend, this is {backend!r}")
@@ -90,6 +95,8 @@ def prepare(settings: Settings, metrics: Metrics, worker: int | None) -> logs.Lo
         queue_max=settings.log_queue_max,
         metrics=metrics,
     )
+    for module, names in patching.too_late().items():
+        log.warning("patching.too_late", module=module, names=names)
     logs.install_hub_error_handler(get_hub(), metrics)
     logs.install_thread_error_handlers(metrics)
     return writer
@@ -128,7 +135,7 @@ def locked(settings: Settings) -> Iterator[DirectoryLock]:
 
 
 def _settle_leftovers(settings: Settings) -> None:
-    for name in ("journal", "rejected"):
+    for name in ("journal", "rejected", "dead"):
         try:
             found = settle(Storage(), Path(settings.data) / name, settings.workers)
         except OSError as error:
@@ -142,14 +149,40 @@ def _unusable(settings: Settings, error: OSError) -> Refused:
     return Refused(f"journal: {where}: {error.strerror}", ExitCode.DATA_UNUSABLE)
 
 
-def assemble(
-    settings: Settings, metrics: Metrics, writer: logs.LogWriter, part: Part
-) -> tuple[Service, Facts]:
-    """Load schemas and handlers, construct the service and recover its journal; blocks.
+class Assembled(NamedTuple):
+    """A service that can be started once its journal is recovered.
+
+    Attributes:
+        service: its handlers are set up.
+        registry: the types it was made of.
+        handlers: the handlers it was made of.
+    """
+
+    service: Service
+    registry: Registry
+    handlers: Mapping[str, loader.Handler]
+
+    def recover(self) -> Facts:
+        """Recover the journal; blocks.
+
+        Raises:
+            Refused: it cannot be used.
+        """
+        try:
+            found = self.service.recover()
+        except OSError as error:
+            raise _unusable(self.service.settings, error) from error
+        return facts_of(self.registry, self.handlers, found.next_offset)
+
+
+def assemble(settings: Settings, metrics: Metrics, writer: logs.LogWriter, part: Part) -> Assembled:
+    """Load schemas and handlers, construct the service and set the handlers up; blocks.
+
+    Nothing of it touches the journal, which another process may still write.
 
     Raises:
         RegistryError, HandlersError: they cannot be used.
-        Refused: the journal cannot be, or the settings do not go with the types.
+        Refused: the settings do not go with the types.
     """
     registry = Registry.load(Path(settings.schemas))
     if part.number == 0:
@@ -165,11 +198,8 @@ def assemble(
         else None
     )
     service = Service(settings, registry, handlers, metrics, access, part)
-    try:
-        recovery = service.open()
-    except OSError as error:
-        raise _unusable(settings, error) from error
-    return service, facts_of(registry, handlers, recovery.next_offset)
+    service.setup()
+    return Assembled(service, registry, handlers)
 
 
 def unable_to_listen(settings: Settings, error: OSError) -> Refused:
@@ -180,22 +210,42 @@ def unable_to_listen(settings: Settings, error: OSError) -> Refused:
 
 
 def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
-    service, facts = assemble(settings, metrics, writer, ALONE)
+    reloader = reload.Reloader(watched(settings))
+    assembled = assemble(settings, metrics, writer, ALONE)
+    service, facts = assembled.service, assembled.recover()
     try:
-        listener = listen(*split_address(settings.bind), settings.backlog)
+        listener = reload.inherited() or listen(*split_address(settings.bind), settings.backlog)
     except OSError as error:
         raise unable_to_listen(settings, error) from error
+
+    def stop() -> None:
+        reloader.cancel()
+        service.request_stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, service.request_stop)
+        gevent.signal_handler(number, stop)
+    gevent.signal_handler(signal.SIGUSR1, consumers.pause, by="signal")
+    gevent.signal_handler(signal.SIGUSR2, consumers.resume, by="signal")
     service.start(listener)
     address = listener.getsockname()
     print(banner(settings, facts, address), flush=True)  # noqa: T201
     log.info("service.started", address=f"{address[0]}:{address[1]}", types=facts.types)
+    if settings.reload == "on":
+        reloader.start(service.request_stop)
     service.wait()
-    cut = service.stop()
-    counted = summary(metrics.read()["requests"])
+    anew = reloader.keep(listener) if reloader.wanted else None
+    cut = service.stop(restart=anew is not None)
+    counted = summary(metrics.read_counted()["requests"])
     log.info("service.stopped", **counted, connections_cut=cut, lost=service.pool.in_use)
+    if anew is not None and reloader.wanted:
+        raise anew
     return ExitCode.DRAIN_INCOMPLETE if cut else ExitCode.OK
+
+
+def watched(settings: Settings) -> list[Path]:
+    """What this process was made of, beside its own code."""
+    names = (settings.handlers, settings.schemas, settings.config, settings.log_config)
+    return [Path(name) for name in names]
 
 
 def fail(message: str, code: ExitCode) -> int:

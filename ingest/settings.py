@@ -20,6 +20,7 @@ from ingest.settings_values import (
     Setting,
     check_affinity,
     check_bind,
+    check_mounts,
     check_uri_reference,
 )
 
@@ -38,6 +39,10 @@ SECTIONS: Mapping[str, str] = {
     "closed": "What becomes of files of the journal that are written no more.",
     "reading": "What of the journal is read back over HTTP.",
     "pool": "How much is worked on at once. Beyond it clients wait, then are told to retry.",
+    "handlers": "Legacy code: how long it may take, and where it may compute.",
+    "consumers": "How `consume(events)` of a handler is given what is stored; see "
+    "docs/consumers.md.",
+    "mounts": "Which WSGI applications are served beside the events.",
     "shutdown": "What happens on SIGTERM and SIGINT.",
     "logs": "What is logged about requests.",
     "identity": "What stored events say about where they came from.",
@@ -72,6 +77,7 @@ def _setting(
     placeholder: str = "TEXT",
     check: Callable[[str], None] | None = None,
     words: Mapping[str, int] | None = None,
+    pairs: bool = False,
 ) -> T:
     """Declare a field of `Settings`; its kind follows from its type and its name's unit."""
     declaration = {
@@ -82,6 +88,7 @@ def _setting(
         "placeholder": placeholder,
         "check": check,
         "words": words or {},
+        "pairs": pairs,
     }
     return field(default=default, metadata=declaration)
 
@@ -254,6 +261,19 @@ class Settings:
         1 << 30,
         "closed",
         "Size of the rejected journal above which its oldest files are removed; 0 for no limit.",
+        minimum=0,
+    )
+    dead_retention_max_age_seconds: float = _setting(
+        0.0,
+        "closed",
+        "Age after which dead letters are removed; 0 for never.",
+        minimum=0,
+        maximum=RETENTION_MAX_SECONDS,
+    )
+    dead_retention_max_bytes: int = _setting(
+        0,
+        "closed",
+        "Size of the dead letters above which their oldest files are removed; 0 for no limit.",
         minimum=0,
     )
     rejected_pending_max_bytes: int = _setting(
@@ -495,6 +515,124 @@ class Settings:
         maximum=86400,
     )
 
+    # -- handlers --------------------------------------------------------------------------
+    handler_setup_timeout_seconds: float = _setting(
+        30.0,
+        "handlers",
+        "Time setup() of a handler may take at start, and teardown() of all of them at the end.",
+        minimum=SHORTEST_TIMEOUT_SECONDS,
+    )
+    max_blocking_seconds: float = _setting(
+        0.1,
+        "handlers",
+        "Time code may hold the event loop before it is named in the log and counted; 0 for any.",
+        minimum=0,
+    )
+    offload_threads: int = _setting(
+        16,
+        "handlers",
+        "Native threads for functions marked with ingest.offload.",
+        minimum=1,
+        maximum=1024,
+    )
+    offload_processes: int = _setting(
+        2,
+        "handlers",
+        "Processes for functions marked with ingest.offload(process=True); none is started where "
+        "there is no such function.",
+        minimum=1,
+        maximum=256,
+    )
+    offload_queue_max: int = _setting(
+        1024,
+        "handlers",
+        "Calls that may wait for one of these threads, and as many for a process; beyond it 503 "
+        "with Retry-After.",
+        minimum=0,
+        maximum=1_000_000,
+    )
+    reload: Literal["off", "on"] = _setting(
+        "off",
+        "handlers",
+        "Whether it starts anew when a file of handlers or schemas changes; for development, with "
+        "one worker.",
+    )
+
+    # -- consumers -------------------------------------------------------------------------
+    consume_batch_events_max: int = _setting(
+        100, "consumers", "Most events in one call of consume().", minimum=1, maximum=100_000
+    )
+    consume_batch_max_bytes: int = _setting(
+        1 << 20,
+        "consumers",
+        "Size from which a batch is full, as its events stand in the journal.",
+        minimum=1,
+        maximum=256 << 20,
+    )
+    consume_linger_seconds: float = _setting(
+        0.05,
+        "consumers",
+        "Pause after a batch that was not full, so that the next one has more events.",
+        minimum=0,
+        maximum=3600,
+    )
+    consume_from: Literal["start", "end"] = _setting(
+        "start",
+        "consumers",
+        "Where a consumer without a checkpoint begins: start, with the oldest event that is "
+        "stored; end, with the next one.",
+    )
+    consume_timeout_seconds: float = _setting(
+        0.0,
+        "consumers",
+        "Time one call of consume() may take; then it counts as failed. 0 for any.",
+        minimum=0,
+    )
+    consume_backoff_min_seconds: float = _setting(
+        0.1,
+        "consumers",
+        "Pause before a batch that failed is tried again. It doubles each time, and a part of it "
+        "is left to chance.",
+        minimum=0.001,
+    )
+    consume_backoff_max_seconds: float = _setting(
+        30.0, "consumers", "Longest such pause.", minimum=0.001
+    )
+    consume_max_attempts: int = _setting(
+        10,
+        "consumers",
+        "Attempts after which a batch is split to find the event at fault, and after which that "
+        "event becomes a dead letter; 0: it is tried for ever.",
+        minimum=0,
+        maximum=1_000_000,
+    )
+    consume_checkpoint_seconds: float = _setting(
+        1.0,
+        "consumers",
+        "How often at most it is put down how far a consumer has come, and so how much it is "
+        "given again after a crash; 0: after every batch.",
+        minimum=0,
+        maximum=3600,
+    )
+
+    # -- mounts ----------------------------------------------------------------------------
+    mounts: str = _setting(
+        "none",
+        "mounts",
+        "WSGI applications and the paths they answer, such as "
+        "/legacy=myapp:app,/shop=shop.site:create_app(); a map in the settings file. See "
+        "docs/wsgi.md.",
+        placeholder="PREFIX=MODULE:NAME,…",
+        check=check_mounts,
+        pairs=True,
+    )
+    mount_body_max_bytes: int = _setting(
+        1 << 30,
+        "mounts",
+        "Largest body of a request to one of them, which reads it as it arrives; beyond it 413.",
+        minimum=1,
+    )
+
     # -- shutdown --------------------------------------------------------------------------
     drain_delay_seconds: float = _setting(
         0.0,
@@ -573,6 +711,9 @@ class Settings:
         if self.json_decoder != "orjson" and self.duplicate_keys != "accept":
             message = f"duplicate_keys reject does not go with json_decoder {self.json_decoder}"
             problems.append(Problem("duplicate_keys", self.origins["duplicate_keys"], message))
+        if self.reload == "on" and self.workers != 1:
+            message = "reload is for development and goes with one worker only"
+            problems.append(Problem("reload", self.origins["reload"], message))
         if self.worker_restart_min_seconds > self.worker_restart_max_seconds:
             name = "worker_restart_min_seconds"
             if name not in self.origins:

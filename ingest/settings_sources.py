@@ -53,6 +53,13 @@ class Origin(NamedTuple):
     text: str
 
 
+class Entry(NamedTuple):
+    """The value of an entry of the settings file; `pairs`: it was a map of plain values."""
+
+    text: str
+    pairs: bool = False
+
+
 class Resolution(NamedTuple):
     """Values of the settings that something names, where each was named, and what is wrong."""
 
@@ -144,17 +151,19 @@ def _from_file(
         elif key in found:
             message = f"{key} stands twice, first at {found[key].source}"
             problems.append(Problem(key, source, message))
-        elif value is None:
+        elif value is None or (value.pairs and not declared[key].pairs):
             problems.append(Problem(key, source, f"{key} must be one plain value"))
         else:
-            found[key] = Origin(source, value)
+            found[key] = Origin(source, value.text)
     return found
 
 
 def _entries(
     text: str | None, file_name: str, problems: list[Problem]
-) -> Iterator[tuple[int, str, str | None]]:
-    """Line, key and value as written, of each entry; None for a value that is no scalar.
+) -> Iterator[tuple[int, str, Entry | None]]:
+    """Line, key and value as written, of each entry; None for a value that holds others.
+
+    A map of plain values stands for `a=b,c=d`.
 
     The texts are taken as they stand and read by `Setting.parse`. YAML's own reading
     would make `access_log: off` false and `5:30` a number in base 60.
@@ -177,8 +186,21 @@ def _entries(
         return
     for key, value in node.value:
         name = key.value if isinstance(key, yaml.ScalarNode) else "?"
-        is_text = isinstance(value, yaml.ScalarNode) and not _is_null(value)
-        yield key.start_mark.line + 1, name, value.value if is_text else None
+        yield key.start_mark.line + 1, name, _entry(value)
+
+
+def _entry(node: yaml.Node) -> Entry | None:
+    if _is_text(node):
+        return Entry(node.value)
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    if not all(_is_text(key) and _is_text(value) for key, value in node.value):
+        return None
+    return Entry(",".join(f"{key.value}={value.value}" for key, value in node.value), pairs=True)
+
+
+def _is_text(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and not _is_null(node)
 
 
 def _is_null(node: yaml.Node) -> bool:

@@ -72,6 +72,7 @@ class Setting:
         placeholder: what stands for a text in --help.
         check: a further constraint on the value; raises ValueError with it in words.
         words: words that stand for a number, below `minimum` so that they are told apart.
+        pairs: a text of the form `a=b,c=d`, which is a map in the settings file.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Setting:
     placeholder: str = "TEXT"
     check: Callable[[str], None] | None = None
     words: Mapping[str, int] = field(default_factory=dict)
+    pairs: bool = False
 
     @property
     def flag(self) -> str:
@@ -289,3 +291,41 @@ def check_affinity(text: str) -> None:
     """
     if text not in ("off", "on"):
         parse_cores(text)
+
+
+_MOUNT = re.compile(
+    r"(?P<prefix>(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)="
+    r"(?P<app>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(\))?)",
+    re.ASCII,
+)
+
+
+def parse_mounts(text: str) -> dict[str, str]:
+    """Read a list of mounts: `/legacy=myapp:app,/shop=shop.site:create_app()`, or `none`.
+
+    Returns:
+        prefix → where the application is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    mounts: dict[str, str] = {}
+    for part in () if text == "none" else text.split(","):
+        match = _MOUNT.fullmatch(part.strip())
+        if match is None:
+            raise ValueError(
+                "must be none or a list such as /legacy=myapp:app,/shop=shop.site:create_app()"
+            )
+        if match["prefix"] in mounts:
+            raise ValueError(f"must name each prefix once, and names {match['prefix']} twice")
+        mounts[match["prefix"]] = match["app"]
+    return mounts
+
+
+def check_mounts(text: str) -> None:
+    """Mounts as `parse_mounts` reads them.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    parse_mounts(text)

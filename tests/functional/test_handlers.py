@@ -79,6 +79,145 @@ def test_a_handler_over_its_time_is_504(served) -> None:  # type: ignore[no-unty
     assert gateway.journal() == []
 
 
+def test_a_handlers_own_time_limit_goes_before_the_setting(served) -> None:  # type: ignore[no-untyped-def]
+    gateway = served("import time\nTIMEOUT_SECONDS = 0.2\ndef handle(event):\n    time.sleep(60)\n")
+    answer = gateway.post("/v1/events/thing", {"n": 1})
+    assert (answer.status, answer.json()["code"]) == (504, "handler_timeout")
+    assert "0.2 s" in answer.json()["detail"]
+
+
+def test_a_gevent_timeout_of_the_handlers_own_is_its_failure_and_no_deadline(served) -> None:  # type: ignore[no-untyped-def]
+    gateway = served(
+        "import gevent\ndef handle(event):\n"
+        "    with gevent.Timeout(0.05):\n        gevent.sleep(60)\n"
+    )
+    answer = gateway.post("/v1/events/thing", {"n": 1})
+    assert (answer.status, answer.json()["code"]) == (500, "handler_error")
+
+
+def test_a_failed_event_is_kept_where_its_type_wants_that(tmp_path: Path, served) -> None:  # type: ignore[no-untyped-def]
+    SCHEMA["x-ingest"] = {"on_reject": "keep"}
+    try:
+        gateway = served("def handle(event):\n    1 / 0\n")
+    finally:
+        del SCHEMA["x-ingest"]
+    assert gateway.post("/v1/events/thing", {"n": 1}).status == 500
+    gateway.stop()
+    (kept,) = gateway.journal("--rejected")
+    assert (kept["rejectedcode"], kept["data"]) == ("handler_error", {"n": 1})
+
+
+LIFE = """
+from pathlib import Path
+
+HERE = Path(__file__).parent
+state = []
+
+def setup():
+    state.append("set up")
+    with (HERE / "life").open("a") as life:
+        life.write("setup ")
+
+def teardown():
+    with (HERE / "life").open("a") as life:
+        life.write("teardown ")
+
+def handle(event):
+    return {"n": len(state), "state": state}
+"""
+
+
+def test_setup_and_teardown_run_once_each(served, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    gateway = served(LIFE)
+    for _ in range(3):
+        assert gateway.post("/v1/events/thing", {"n": 1}).status == 202
+    assert [line["data"]["state"] for line in gateway.journal()] == [["set up"]] * 3
+    assert gateway.stop() == 0
+    assert (tmp_path / "handlers" / "life").read_text() == "setup teardown "
+
+
+def test_every_worker_sets_up_and_tears_down_for_itself(served, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    gateway = served(LIFE, "--workers", "2")
+    assert gateway.post("/v1/events/thing", {"n": 1}).status == 202
+    assert gateway.stop() == 0
+    life = (tmp_path / "handlers" / "life").read_text().split()
+    assert sorted(life) == ["setup"] * 2 + ["teardown"] * 2
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "why"),
+    [
+        ("def setup():\n    x = 1\n    1 / 0\n", ":3", "setup() failed: ZeroDivisionError"),
+        ("import time\ndef setup():\n    time.sleep(60)\n", "", "setup() took longer than 0.2 s"),
+    ],
+    ids=["raises", "hangs"],
+)
+def test_a_failing_setup_ends_the_start_with_file_and_line(
+    tmp_path: Path, source: str, line: str, why: str
+) -> None:
+    gateway = made(tmp_path, source + "def handle(event): pass\n", "--handler-setup-timeout", "0.2")
+    gateway.spawn()
+    assert not gateway.listens()
+    assert gateway.wait() == 1
+    assert f"thing.py{line}: {why}" in gateway.log()
+
+
+def test_what_was_set_up_is_torn_down_when_a_later_setup_fails(tmp_path: Path) -> None:
+    gateway = made(tmp_path, "def setup():\n    1 / 0\ndef handle(event): pass\n")
+    (tmp_path / "schemas" / "another.json").write_text("{}")
+    (tmp_path / "handlers" / "another.py").write_text(LIFE)
+    gateway.spawn()
+    assert not gateway.listens()
+    gateway.wait()
+    assert (tmp_path / "handlers" / "life").read_text() == "setup teardown "
+
+
+def test_a_failing_teardown_is_logged_and_the_end_is_clean(served) -> None:  # type: ignore[no-untyped-def]
+    gateway = served("def teardown():\n    1 / 0\ndef handle(event): pass\n")
+    assert gateway.stop() == 0
+    assert "ZeroDivisionError" in gateway.log() and "handler.teardown_failed" in gateway.log()
+
+
+def test_a_teardown_that_hangs_is_cut_short(served) -> None:  # type: ignore[no-untyped-def]
+    gateway = served(
+        "import time\ndef teardown():\n    time.sleep(600)\ndef handle(event): pass\n",
+        "--handler-setup-timeout",
+        "0.2",
+    )
+    assert gateway.stop() == 0
+    assert "handler.teardown_timeout" in gateway.log()
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("x = 1\n", "thing.py: it defines no function handle(event) or consume(events), and no"),
+        ("async def handle(event): pass\n", "thing.py:1: handle is async"),
+        ("\ndef handle(): pass\n", "thing.py:2: handle must take one argument, event"),
+        ("def handle(e): pass\ndef setup(a): pass\n", "thing.py:2: setup must take no argument"),
+        ("def handle(e): pass\nteardown = 3\n", "thing.py: teardown is not callable"),
+        ("def handle(e): pass\nTIMEOUT_SECONDS = '1s'\n", "TIMEOUT_SECONDS must be a number"),
+        ("def app(environ): pass\n", "thing.py:1: app must take the arguments environ, start_"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named(tmp_path: Path, source: str, why: str) -> None:
+    gateway = made(tmp_path, source)
+    gateway.spawn()
+    assert not gateway.listens()
+    assert gateway.wait() == 1
+    assert why in gateway.log()
+
+
+def made(tmp_path: Path, source: str, *flags: str) -> Gateway:
+    """A gateway with one type `thing` and this handler, not started."""
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "thing.json").write_text(json.dumps(SCHEMA))
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "thing.py").write_text(source)
+    folders = ("--schemas", f"{tmp_path}/schemas", "--handlers", f"{tmp_path}/handlers")
+    return Gateway(tmp_path / "data", *folders, *flags)
+
+
 def test_blocking_calls_of_many_requests_overlap(served) -> None:  # type: ignore[no-untyped-def]
     # All of them must be inside the handler at once for the last to open the gate.
     gateway = served(

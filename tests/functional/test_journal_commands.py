@@ -28,6 +28,7 @@ arguments = parser.parse_args()
 sys.exit(arguments.run(arguments))
 """
 
+
 def command(*words: object) -> list[str]:
     return [sys.executable, "-c", RUN, "journal", *map(str, words)]
 

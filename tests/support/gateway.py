@@ -123,8 +123,9 @@ class Gateway:
 
     def log(self) -> str:
         """Everything it has logged so far."""
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        # Not by seeking: the process writes where this file's one position is.
+        descriptor = self._log.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The log's lines, each of which must be JSON."""

@@ -1,0 +1,372 @@
+"""Several workers as one service: starts them, stops them, and answers for all of them.
+
+    supervisor ── lock of the data directory, listening sockets, signals
+        ├── worker 0 ── partition 0
+        ├── worker 1 ── partition 1
+        …
+
+It serves no request itself. Reading order: this file, `supervisor_slot.py` (one worker's
+life), `supervisor_process.py` (one process), `worker.py` (the other end). This module must not
+know schemas, handlers or the journal's files.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from ingest import logs, machine
+from ingest.banner import Facts, banner
+from ingest.exits import ExitCode
+from ingest.journal import DirectoryLock
+from ingest.link import Message
+from ingest.metrics import Metrics
+from ingest.service_process import (
+    LOG_STOP_SECONDS,
+    Refused,
+    fail,
+    locked,
+    prepare,
+    raise_descriptor_limit,
+    split_address,
+    unable_to_listen,
+)
+from ingest.settings import Settings
+from ingest.supervisor_listeners import Listener, open_listeners
+from ingest.supervisor_metrics import Gathering
+from ingest.supervisor_process import State, WorkerProcess
+from ingest.supervisor_slot import END_SECONDS, Slot
+
+log = logs.get_logger(__name__)
+
+#: How often it is looked whether a worker has fallen silent.
+LOOK_SECONDS = 0.5
+#: Workers that are of no use because another cannot start have ended by then: they load first.
+GIVE_UP_SECONDS = 10.0
+
+
+def run(settings: Settings) -> int:
+    """Serve with several workers until SIGTERM or SIGINT.
+
+    Returns:
+        the process's exit code, the worst of all workers'.
+
+    Raises:
+        LogConfigError: the logging configuration cannot be used.
+    """
+    metrics = Metrics()
+    writer = prepare(settings, metrics, None)
+    try:
+        missing = machine.cores_missing(settings.cpu_affinity)
+        if missing:
+            raise Refused(
+                f"cpu_affinity names cores that this process may not use: "
+                f"{', '.join(map(str, missing))}; it may use "
+                f"{', '.join(map(str, machine.usable_cores()))}",
+                ExitCode.USAGE,
+            )
+        raise_descriptor_limit(settings)
+        with locked(settings) as lock:
+            return Supervisor(settings, metrics, lock).run()
+    except Refused as refused:
+        return fail(str(refused), refused.code)
+    finally:
+        writer.stop(LOG_STOP_SECONDS)
+
+
+class Supervisor:
+    """The supervisor of this process.
+
+    Args:
+        settings: resolved settings, with two workers or more.
+        metrics: its own.
+        lock: held, on the data directory.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, lock: DirectoryLock) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._slots = [
+            Slot(
+                settings,
+                number,
+                metrics,
+                lambda: os.open("/dev/null", 0),
+                self._heard,
+                self._worker_ended,
+            )
+            for number in range(settings.workers)
+        ]
+        self._gathering = Gathering(metrics, settings.workers, self._current)
+        self._next = 0
+        self._stopping = False
+        self._stop_asked = Event()
+        self._roll_asked = Event()
+
+    def run(self) -> int:
+        """Start the workers, see to them, stop them.
+
+        Returns:
+            the exit code.
+
+        Raises:
+            Refused: a worker cannot serve, or the address cannot be listened on.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            gevent.signal_handler(number, self._ask_to_stop)
+        gevent.signal_handler(signal.SIGHUP, self._roll_asked.set)
+        gevent.signal_handler(signal.SIGUSR1, self._tell_all, "pause")
+        gevent.signal_handler(signal.SIGUSR2, self._tell_all, "resume")
+        try:
+            if not self._start():
+                return self._stop()
+            helpers = [gevent.spawn(self._roll), gevent.spawn(self._look)]
+            self._stop_asked.wait()
+            gevent.killall(helpers)
+            return self._stop()
+        except BaseException:
+            self._give_up()
+            raise
+
+    # -- start -----------------------------------------------------------------------------
+
+    def _start(self) -> bool:
+        """Bring all workers up; False: a shutdown was asked for meanwhile.
+
+        Raises:
+            Refused: one of them cannot.
+        """
+        try:
+            processes = [slot.begin() for slot in self._slots]
+        except OSError as error:
+            reason = f"no worker can be started: {error.strerror}"
+            raise Refused(reason, ExitCode.WORKER_FAILED) from error
+        if not self._all_reach(processes, State.LOADED):
+            return False
+        for process in processes:
+            process.say("recover")
+        if not self._all_reach(processes, State.RECOVERED):
+            return False
+        address = self._listen()
+        for slot, process in zip(self._slots, processes, strict=True):
+            slot.serve(process)
+        if not self._all_reach(processes, State.SERVING):
+            return False
+        for slot in self._slots:
+            slot.live()
+        self._announce(processes, address)
+        return True
+
+    def _all_reach(self, processes: list[WorkerProcess], state: State) -> bool:
+        """Wait until all have come so far; False: a shutdown was asked for."""
+        for process in processes:
+            if not process.wait(state) and not self._stop_asked.is_set():
+                raise _refusal(process)
+        return not self._stop_asked.is_set()
+
+    def _listen(self) -> Any:
+        """Open the listening sockets; returns their address."""
+        settings = self._settings
+        host, port = split_address(settings.bind)
+        try:
+            sockets = open_listeners(host, port, settings.backlog, settings.workers)
+        except OSError as error:
+            raise unable_to_listen(settings, error) from error
+        for slot, sock in zip(self._slots, sockets, strict=True):
+            slot.listener = Listener(sock, self._hand_over, lambda: bool(self._takers()))
+        return sockets[0].getsockname()
+
+    def _announce(self, processes: list[WorkerProcess], address: Any) -> None:
+        records = sum(process.facts["records"] for process in processes)
+        facts = Facts(**{**processes[0].facts, "records": records})
+        print(banner(self._settings, facts, address), flush=True)  # noqa: T201
+        log.info(
+            "supervisor.started",
+            address=f"{address[0]}:{address[1]}",
+            workers=self._settings.workers,
+            types=facts.types,
+            pids=[process.pid for process in processes],
+        )
+
+    # -- what workers say ------------------------------------------------------------------
+
+    def _heard(self, process: WorkerProcess, message: Message | None) -> None:
+        slot = self._slots[process.number]
+        slot.heard(process)
+        if message is not None:
+            if message.kind == "gather":
+                gevent.spawn(self._gather, process, message)
+            elif message.kind == "readings":
+                self._gathering.heard(process, message)
+            elif message.kind == "ended":
+                self._gathering.last_words(process, message)
+            elif message.kind == "asked" and not self._stopping:
+                slot.replace()
+        self._tell_others()
+
+    def _worker_ended(self, process: WorkerProcess) -> None:
+        self._gathering.ended(process)
+
+    def _gather(self, process: WorkerProcess, message: Message) -> None:
+        body, content_type = self._gathering.expose(message.fields["accept"])
+        process.say("gathered", id=message.fields["id"], content_type=content_type, blob=body)
+
+    def _tell_others(self) -> None:
+        """Tell the workers how the others are, if that has changed."""
+        reasons = [slot.reason() for slot in self._slots]
+        now = (*reasons, self._stopping)
+        for process in self._current():
+            # One that does not take messages is told when it does again.
+            if process.told != now and process.accepts_messages:
+                process.told = now
+                process.say("others", reasons=reasons, stopping=self._stopping)
+
+    def _look(self) -> None:
+        """Stand in for workers that have fallen silent, until they are heard again."""
+        silent: set[Slot] = set()
+        while True:
+            gevent.sleep(LOOK_SECONDS)
+            for slot in self._slots:
+                process = slot.process
+                if process is None or process.state != State.SERVING:
+                    silent.discard(slot)
+                elif process.silent and slot not in silent:
+                    silent.add(slot)
+                    log.error("supervisor.worker_silent", number=slot.number, pid=process.pid)
+                    slot.stand_in(True)
+                elif not process.silent and slot in silent:
+                    silent.discard(slot)
+                    log.info("supervisor.worker_heard_again", number=slot.number)
+                    slot.stand_in(False)
+            self._tell_others()
+
+    # -- connections -----------------------------------------------------------------------
+
+    def _current(self) -> list[WorkerProcess]:
+        """The processes that have a partition."""
+        return [
+            slot.process
+            for slot in self._slots
+            if slot.process is not None and State.RECOVERED <= slot.process.state < State.ENDED
+        ]
+
+    def _takers(self) -> list[WorkerProcess]:
+        """Workers that can be given connections, ready ones if there are."""
+        serving = [
+            process
+            for process in self._current()
+            if process.state == State.SERVING and not process.silent and process.accepts_messages
+        ]
+        return [process for process in serving if process.serves] or serving
+
+    def _hand_over(self, descriptors: list[int]) -> bool:
+        """Give connections to a worker, in turn."""
+        takers = self._takers()
+        if not takers:
+            return False
+        self._next += 1
+        takers[self._next % len(takers)].say("adopt", descriptors=descriptors)
+        self._metrics.worker_adopted.value += len(descriptors)
+        return True
+
+    # -- rolling restart -------------------------------------------------------------------
+
+    def _roll(self) -> None:
+        """Replace the workers one by one whenever that is asked for."""
+        while True:
+            self._roll_asked.wait()
+            self._roll_asked.clear()
+            log.info("supervisor.restart_begins", workers=len(self._slots))
+            for slot in self._slots:
+                why = slot.replace().get()
+                if why is not None:
+                    log.error(
+                        "supervisor.restart_ends_early",
+                        number=slot.number,
+                        reason=why,
+                        remain=len(self._slots) - slot.number,
+                    )
+                    break
+            else:
+                log.info("supervisor.restart_done")
+
+    # -- stop ------------------------------------------------------------------------------
+
+    def _ask_to_stop(self) -> None:
+        if self._stop_asked.is_set():
+            self._tell_all("hurry")
+        self._stop_asked.set()
+
+    def _tell_all(self, kind: str) -> None:
+        for process in self._processes():
+            process.say(kind)
+
+    def _processes(self) -> Iterator[WorkerProcess]:
+        for slot in self._slots:
+            yield from slot.processes()
+
+    def _stop(self) -> int:
+        """Shut all workers down; returns the exit code."""
+        self._stopping = True
+        processes = list(self._processes())
+        log.info("supervisor.stopping", workers=len(processes))
+        for slot in self._slots:
+            slot.stop()
+        self._tell_others()
+        # From here on only the workers' own copies are there, which they empty and close.
+        for slot in self._slots:
+            if slot.listener is not None:
+                slot.listener.close()
+        for process in processes:
+            process.say("stop")
+        settings = self._settings
+        deadline = monotonic() + (
+            settings.drain_delay_seconds
+            + settings.drain_timeout_seconds
+            + settings.handler_setup_timeout_seconds
+            + END_SECONDS
+        )
+        code = ExitCode.OK
+        for process in processes:
+            if not process.wait_end(deadline - monotonic()):
+                log.error("supervisor.worker_killed", number=process.number, pid=process.pid)
+                process.kill()
+                process.wait(State.ENDED)
+            code = max(code, _code_of(process))
+        log.info("supervisor.stopped", exit_code=int(code))
+        return code
+
+    def _give_up(self) -> None:
+        """End every process, because starting them has failed."""
+        for slot in self._slots:
+            slot.stop()
+        processes = list(self._processes())
+        for process in processes:
+            process.say("stop")
+        deadline = monotonic() + GIVE_UP_SECONDS
+        for process in processes:
+            if not process.wait_end(deadline - monotonic()):
+                process.kill()
+                process.wait(State.ENDED)
+
+
+def _code_of(process: WorkerProcess) -> ExitCode:
+    """What a worker's end means for that of all."""
+    code = process.exit_code
+    if code in (ExitCode.OK, ExitCode.DRAIN_INCOMPLETE):
+        return ExitCode(code)
+    return ExitCode.WORKER_FAILED
+
+
+def _refusal(process: WorkerProcess) -> Refused:
+    """Why nothing can be served at all."""
+    if process.failure is not None:
+        return Refused(process.failure.message, ExitCode(process.failure.code))
+    reason = f"worker {process.number} cannot serve: {process.how_it_ended()}"
+    return Refused(reason, ExitCode.WORKER_FAILED)

@@ -1,0 +1,1 @@
+"""Django's tutorial application, polls, with its admin site, in one package."""
