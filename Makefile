@@ -18,7 +18,7 @@ run: $(STAMP)
 	@exec $(BIN)/python -m ingest
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests
 
 # Handlers that talk to a real PostgreSQL and Redis, which `make test` does not need.
 services: $(STAMP)

@@ -97,7 +97,7 @@ class Supervisor:
                 settings,
                 number,
                 metrics,
-                lambda: os.open("/dev/null", 0),
+                lambda: os.dup(lock.descriptor),
                 self._heard,
                 self._worker_ended,
             )

@@ -160,6 +160,8 @@ def test_sighup_with_a_broken_schema_keeps_the_old_workers_and_says_so(
     (line,) = events(gateway, "supervisor.restart_refused")
     assert "fresh.json" in line["reason"]
     assert pids(gateway) == before
+    assert all(alive(pid) for pid in before)
+    assert not events(gateway, "service.draining")
     assert gateway.post("/v1/events/fresh", {}).status == 404
     assert gateway.post(POST, METRICS).status == 202
     (schemas / "fresh.json").write_text('{"type": "object"}')
