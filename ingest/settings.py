@@ -495,7 +495,7 @@ class Settings:
         maximum=1024,
     )
     pool_queue_max: int = _setting(
-        4096,
+        16384,
         "pool",
         "Most requests that wait for a place in the pool; beyond it 503 with Retry-After.",
         minimum=0,
