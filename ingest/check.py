@@ -15,7 +15,13 @@ from pathlib import Path
 from ingest import blocking_packages, logs, wsgi_mounts
 from ingest.codec import dumps
 from ingest.handlers.lifecycle import Lifecycle
-from ingest.handlers.loader import Handler, HandlerProblem, HandlersError, load
+from ingest.handlers.loader import (
+    Handler,
+    HandlerProblem,
+    HandlersError,
+    before_answers,
+    load,
+)
 from ingest.metrics import Metrics
 from ingest.pipeline_dedupe import workers_conflict
 from ingest.registry import Registry, RegistryError, SchemaProblem
@@ -63,6 +69,8 @@ class Report:
         warnings: what an operator should know; no reason to fail.
         types: names of the loaded event types, sorted.
         handlers: names of those with a handler, sorted.
+        consumers: names of those with a consumer, sorted.
+        mounts: prefixes of WSGI applications, sorted.
         settings: the settings that are not at their default, by where each was named.
     """
 
@@ -70,6 +78,8 @@ class Report:
     warnings: list[Finding] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
     handlers: list[str] = field(default_factory=list)
+    consumers: list[str] = field(default_factory=list)
+    mounts: list[str] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> str:
@@ -84,9 +94,10 @@ class Report:
             count = len(self.problems)
             lines.append(f"{count} problem{'s' if count > 1 else ''}")
         else:
-            lines.append(
-                f"ok: {_counted(self.types, 'event type')}, {_counted(self.handlers, 'handler')}"
-            )
+            parts = [_counted(self.types, "event type"), _counted(self.handlers, "handler")]
+            parts += [_counted(self.consumers, "consumer")] if self.consumers else []
+            parts += [_counted(self.mounts, "mount")] if self.mounts else []
+            lines.append(f"ok: {', '.join(parts)}")
         return "\n".join(lines) + "\n"
 
 
@@ -161,11 +172,15 @@ def _check_handlers(
     before = set(sys.modules)
     try:
         handlers = load(directory, names)
-        wsgi_mounts.load(settings.mounts, settings.origins.get("mounts", "mounts"), handlers, paths)
+        mounts = wsgi_mounts.load(
+            settings.mounts, settings.origins.get("mounts", "mounts"), handlers, paths
+        )
     except HandlersError as error:
         report.problems += handler_findings(error.problems)
         return []
-    report.handlers = sorted(handlers)
+    report.handlers = sorted(before_answers(handlers))
+    report.consumers = sorted(name for name, found in handlers.items() if found.consume is not None)
+    report.mounts = sorted(mount.prefix for mount in mounts)
     report.warnings += handler_findings(blocking_packages.warnings(directory, before))
     return list(handlers.values())
 

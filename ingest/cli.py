@@ -66,6 +66,7 @@ def _run(argv: Sequence[str]) -> int:
     # The journal's commands take the data directory from the settings like everything else.
     invocation.arguments.data = Path(settings.data)
     invocation.arguments.bind = settings.bind
+    invocation.arguments.settings = settings
     return invocation.arguments.run(invocation.arguments)
 
 
@@ -125,11 +126,13 @@ def _read(name: str, source: str, problems: list[Problem]) -> str | None:
 
 
 def _add_journal(commands: _SubParsersAction) -> None:
+    from ingest import health_command
     from ingest.journal.commands import add_commands
     from ingest.journal.replay_commands import add_command
 
     add_commands(commands)
     add_command(commands)
+    health_command.add_command(commands)
 
 
 def _serve(settings: Settings) -> int:

@@ -29,13 +29,14 @@ EXAMPLES: Sequence[tuple[str, str]] = (
     ("while writing handlers: what is saved is served", f"{PROG} --reload"),
     ("every stored event, one a line", f"{PROG} journal cat --data data"),
     ("what was refused once more, its schema put right", f"{PROG} replay --rejected"),
+    ("whether the gateway of these settings is well", f"{PROG} health --ready"),
 )
 
 #: What each exit code says, for --help and docs/settings.md.
 EXIT_MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "done; of serve: stopped, every request in flight answered",
     ExitCode.PROBLEMS: "schemas, handlers or a journal have problems, check and "
-    "journal verify list them; of replay: the target refused events",
+    "journal verify list them; of replay: the target refused events; of health: it is not well",
     ExitCode.USAGE: "the command line, the environment or the settings file cannot be used",
     ExitCode.DATA_LOCKED: "another process holds the data directory",
     ExitCode.BIND_FAILED: "the address cannot be listened on",
@@ -58,7 +59,7 @@ class Invocation(NamedTuple):
 
     Attributes:
         flags: setting name → text, of the settings' flags that were given.
-        command: `serve`, `check`, `journal` or `replay`.
+        command: `serve`, `check`, `journal`, `replay` or `health`.
         arguments: the command's own arguments.
     """
 
@@ -164,7 +165,8 @@ def _command_parser(
     parser = _Parser(
         prog=PROG,
         usage=f"{PROG} [serve] [flags]\n       {PROG} check [--handlers] [--json] [flags]\n"
-        f"       {PROG} journal COMMAND [flags]\n       {PROG} replay [flags]",
+        f"       {PROG} journal COMMAND [flags]\n       {PROG} replay [flags]\n"
+        f"       {PROG} health [--ready] [--url URL] [flags]",
         description="HTTP event gateway: JSON in, validated, durable, and only then 202. "
         "Flags may stand before or after the command; each is a variable and a key of "
         "ingest.yaml as well. Flag goes before environment, environment before file.",

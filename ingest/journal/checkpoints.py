@@ -33,9 +33,14 @@ class CheckpointBroken(Exception):
     """A checkpoint does not say an offset; the message names the file."""
 
 
-def directory_of(data: Path, rejected: bool) -> Path:
-    """Where checkpoints of the journal, or of the rejected events, are."""
-    return data / ("checkpoints-rejected" if rejected else "checkpoints")
+def directory_of(data: Path, journal: str) -> Path:
+    """Where checkpoints are.
+
+    Args:
+        data: the data directory.
+        journal: name of a journal in it: `journal`, `rejected` or `dead`.
+    """
+    return data / ("checkpoints" if journal == "journal" else f"checkpoints-{journal}")
 
 
 class Checkpoints:

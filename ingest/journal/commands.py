@@ -31,6 +31,7 @@ from ingest.journal.selection import (
     Selection,
     UsageProblem,
     add_selection,
+    journal_of,
     open_partition,
     partitions_of,
     passed_over,
@@ -311,7 +312,7 @@ def verify(arguments: argparse.Namespace) -> int:
                 segments += 1
                 commits += result.commits
                 records += result.records
-    directory = directory_of(arguments.data, arguments.rejected)
+    directory = directory_of(arguments.data, journal_of(arguments))
     for path in Checkpoints(directory, Storage()).broken():
         problems += 1
         broken = Problem(str(path), 0, 0, "a checkpoint that names no offset")

@@ -17,16 +17,19 @@ from ingest.journal.replay import Replay, Stopped
 from ingest.journal.replay_http import HttpTarget, TargetFailed, Urls
 from ingest.journal.replay_place import Place, PlaceTaken
 from ingest.journal.replay_targets import Http, StandardOutput, Target, gateway_urls, url_of_bind
-from ingest.journal.selection import UsageProblem, add_selection
+from ingest.journal.selection import UsageProblem, add_selection, journal_of
 
 PROG = "python -m ingest replay"
-#: The checkpoint of `replay --rejected`, if all of them are sent to their own types.
-REJECTED_NAME = "rejected"
+#: Journals of what failed: all of it is sent to its own types unless something else is said, by a
+#: checkpoint of the journal's name.
+AGAIN = ("rejected", "dead")
 
 _EPILOG = f"""\
 examples:
   # what was refused, once its schema was put right, to the gateway that --bind names
   {PROG} --rejected
+  # dead letters, once what consumes them was put right
+  {PROG} --dead
   # a day of one type as another type of the same gateway, and on from there if it ends early
   {PROG} --type order --since 1d --to-type order_v2 --checkpoint order-to-v2
   # everything to another gateway, each event to its own type
@@ -51,7 +54,7 @@ def add_command(subparsers: Any) -> None:
         "replay",
         prog=PROG,
         help="send stored or rejected events again",
-        description="Send stored or rejected events again: to a gateway, a URL or standard "
+        description="Send stored, rejected or dead events again: to a gateway, a URL or standard "
         "output, one after the other, in the order of each partition.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -87,7 +90,7 @@ def add_command(subparsers: Any) -> None:
         "--checkpoint",
         metavar="NAME",
         help="go on where the replay of this name has ended, and keep its place; "
-        f"{REJECTED_NAME!r} by default for all rejected events to a gateway",
+        "'rejected' or 'dead' by default for all of these to a gateway",
     )
     how.add_argument(
         "--on-refusal",
@@ -128,8 +131,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, target: Target) -> int:
-    name = _checkpoint_name(arguments)
-    directory = directory_of(arguments.data, arguments.rejected)
+    journal = journal_of(arguments)
+    name = _checkpoint_name(arguments, journal)
+    directory = directory_of(arguments.data, journal)
     try:
         place = Place(directory, name, target.flush)
     except ValueError as error:
@@ -159,15 +163,15 @@ def _run(arguments: argparse.Namespace, target: Target) -> int:
     return code
 
 
-def _checkpoint_name(arguments: argparse.Namespace) -> str | None:
-    """The name that was given, or the default one where nothing is chosen among the rejected."""
+def _checkpoint_name(arguments: argparse.Namespace, journal: str) -> str | None:
+    """The name that was given, or the default one where all of what failed is to be tried again."""
     given: str | None = arguments.checkpoint
     chosen = (
         arguments.type, arguments.since, arguments.until, arguments.from_offset,
         arguments.to_offset, arguments.to, arguments.to_type,
     )  # fmt: skip
-    if given is None and arguments.rejected and all(value is None for value in chosen):
-        return REJECTED_NAME
+    if given is None and journal in AGAIN and all(value is None for value in chosen):
+        return journal
     return given
 
 
@@ -178,7 +182,7 @@ def _target(arguments: argparse.Namespace) -> Target:
         raise UsageProblem("--to goes without --url and --to-type")
     if to == "-":
         return StandardOutput(form is not False)
-    if to is None and url is None and kind is None and not arguments.rejected:
+    if to is None and url is None and kind is None and journal_of(arguments) not in AGAIN:
         raise UsageProblem("say where to: --to URL, --to -, --url URL, or --to-type NAME")
     try:
         if to is not None:

@@ -132,6 +132,17 @@ def _when(text: str) -> bytes:
     return time_text(max(0, int(seconds * 1000))).encode()
 
 
+def journal_of(arguments: argparse.Namespace) -> str:
+    """Name of the journal that was asked for: `journal`, `rejected` or `dead`.
+
+    Raises:
+        UsageProblem: two of them were.
+    """
+    if arguments.dead and arguments.rejected:
+        raise UsageProblem("--dead and --rejected exclude each other")
+    return "dead" if arguments.dead else "rejected" if arguments.rejected else "journal"
+
+
 def partitions_of(arguments: argparse.Namespace) -> list[tuple[int, Path]]:
     """The partitions that were asked for: numbers and directories.
 
@@ -141,10 +152,7 @@ def partitions_of(arguments: argparse.Namespace) -> list[tuple[int, Path]]:
     """
     storage = Storage()
     storage.names(arguments.data)  # a directory without a journal is empty, not an error
-    if arguments.dead and arguments.rejected:
-        raise UsageProblem("--dead and --rejected exclude each other")
-    name = "dead" if arguments.dead else "rejected" if arguments.rejected else "journal"
-    journal = arguments.data / name
+    journal = arguments.data / journal_of(arguments)
     found = list_partitions(storage, journal) if journal.is_dir() else []
     if arguments.partition is not None:
         chosen = [entry for entry in found if entry[0] == arguments.partition]

@@ -242,10 +242,19 @@ def test_check_finds_nothing_wrong_with_a_good_deployment(
         "warnings": [],
         "types": ["thing"],
         "handlers": ["thing"],
+        "consumers": [],
+        "mounts": [],
         "settings": {"ack": "--ack"},
     }
     assert check(Settings()).as_text() == "ok: 1 event type (thing), 1 handler (thing)\n"
     assert not (deployment / "data").exists()
+
+
+def test_check_tells_consumers_and_mounted_applications_from_handlers(deployment: Path) -> None:
+    consumes = "def consume(events):\n    pass\n\napp = lambda environ, start_response: []\n"
+    (deployment / "handlers" / "thing.py").write_text(consumes)
+    said = "ok: 1 event type (thing), 0 handlers, 1 consumer (thing), 1 mount (/thing)\n"
+    assert check(Settings()).as_text() == said
 
 
 def test_check_lists_the_problems_of_settings_schemas_and_handlers_at_once(
