@@ -322,6 +322,11 @@ class Metrics:
     journal_commits = counter(
         "Commits: one write and, unless `ack: write`, one fdatasync.", "Nothing by itself."
     )
+    journal_slow_writes = counter(
+        "Writes of `ack: write` that held the event loop up for more than 2 ms; the journal's "
+        "thread writes for the next 10 s.",
+        "Many: the disk is busy, or memory is short and the kernel makes writers wait.",
+    )
     journal_commit_records = histogram(
         "Records in one commit.",
         "Small under load: producers wait for each answer; batch or pipeline requests.",

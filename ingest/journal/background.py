@@ -51,6 +51,11 @@ class BackgroundSync:
         self._busy = _new_lock()
         self.error: OSError | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether one is under way."""
+        return self._busy.locked()
+
     def sync(self, segment: Segment) -> None:
         """Make durable what a segment holds now; does nothing while another is under way."""
         if not self._busy.acquire(False):

@@ -134,6 +134,11 @@ class Segment:
         segment._filled = storage.size(file.path)  # what a crash left of the fill
         return segment
 
+    @property
+    def filled_left(self) -> int:
+        """Bytes of fill behind what is in it: to overwrite those allocates nothing."""
+        return self._filled - self.position
+
     def append(self, parts: list[bytes], now: float, fill: bytes = b"") -> None:
         """Write at the end. After an OSError only `close` may be called.
 

@@ -37,6 +37,9 @@ from ingest.journal.storage import Storage
 #: and a new segment is tried after a failure.
 MAINTENANCE_SECONDS = 1.0
 
+#: More than any commit mark has.
+MARK_MAX_BYTES = 256
+
 #: A commit of at most so many bytes is looked through for what readers could not take.
 COUNTED_BYTES = 4096
 
@@ -69,9 +72,10 @@ class Batch:
         records: lines in the chunks.
         sync_waiters: to be told after fdatasync.
         write_waiters: to be told after write.
+        failure: what befell `write_at_once`; `commit` sees to it.
     """
 
-    __slots__ = ("chunks", "records", "size", "sync_waiters", "write_waiters")
+    __slots__ = ("chunks", "failure", "records", "size", "sync_waiters", "write_waiters")
 
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
@@ -79,6 +83,7 @@ class Batch:
         self.records = 0
         self.sync_waiters: list[Any] = []
         self.write_waiters: list[Any] = []
+        self.failure: Exception | None = None
 
 
 class Written(NamedTuple):
@@ -187,6 +192,9 @@ class Writer:
     def commit(self, batch: Batch) -> None:
         """Write a batch and, if anyone waits for that, make it durable."""
         started = self._clock()
+        if batch.failure is not None:
+            self._give_up(batch, batch.failure, started)
+            return
         self._look_at_background()
         segment = self._room_for(batch.size, started)
         if segment is None:
@@ -194,14 +202,11 @@ class Writer:
             return
         first = self.next_offset
         try:
-            body = _body_of(batch)
-            tail = mark(body, first, batch.records, segment.position)
-            segment.append([body, tail], started, self._fill)
+            written_bytes = self._append(segment, batch, started)
         except OSError as error:
             self._broken(segment, "write", error)
             self._finish(batch, self._failure("write", error), started)
             return
-        written_bytes = len(body) + len(tail)
         if not batch.sync_waiters:
             self.next_offset = first + batch.records
             self._finish(batch, None, started, written_bytes)
@@ -221,6 +226,54 @@ class Writer:
             return
         self.next_offset = first + batch.records
         self._finish(batch, None, started, written_bytes, sync_started)
+
+    def write_at_once(self, batch: Batch) -> bool:
+        """Write a batch that nobody wants an fdatasync of, if that waits for nothing.
+
+        The hub may call this while the thread has nothing to do. Bytes that are there already
+        are overwritten, in the page cache: nothing is allocated, and no fdatasync is under
+        way that could hold the file.
+
+        Returns:
+            False: `commit` has to, in the thread. So it does after a failure: what follows
+            from one may take long.
+        """
+        segment = self._segment
+        if (
+            segment is None
+            or self.trouble
+            or self._background.busy
+            or self._background.error is not None
+            or segment.filled_left < batch.size + MARK_MAX_BYTES
+            or segment.position + batch.size > self._segment_max_bytes
+        ):
+            return False
+        started = self._clock()
+        if self._aged(segment, started):
+            return False
+        try:
+            written_bytes = self._append(segment, batch, started)
+        except Exception as error:  # noqa: BLE001 - told to the thread, which makes it known
+            batch.failure = error
+            return False
+        self.next_offset += batch.records
+        self._finish(batch, None, started, written_bytes)
+        return True
+
+    def _append(self, segment: Segment, batch: Batch, now: float) -> int:
+        """Write a batch; returns how many bytes it takes."""
+        body = _body_of(batch)
+        tail = mark(body, self.next_offset, batch.records, segment.position)
+        segment.append([body, tail], now, self._fill)
+        return len(body) + len(tail)
+
+    def _give_up(self, batch: Batch, error: Exception, started: float) -> None:
+        """See to what `write_at_once` met."""
+        if not isinstance(error, OSError):
+            raise error
+        assert self._segment is not None
+        self._broken(self._segment, "write", error)
+        self._finish(batch, self._failure("write", error), started)
 
     def abandon(self, batch: Batch, error: Exception) -> None:
         """Give up a batch for a reason that is not the file system's: a fault of ours."""
