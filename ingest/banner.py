@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ingest.access.exposure import exposed
 from ingest.codec import dumps
 from ingest.version import __version__
 
@@ -64,11 +65,15 @@ def banner(settings: Settings, facts: Facts, address: Any) -> str:
     ]
     if facts.example is not None:
         name, document = facts.example
+        key = " -H 'Authorization: Bearer ing_…'" if settings.keys_file else ""
         lines += [
             "  try",
-            f"    curl -i {url}/v1/events/{name} -H 'Content-Type: application/json' "
+            f"    curl -i {url}/v1/events/{name} -H 'Content-Type: application/json'{key} "
             f"-d {shlex.quote(document)}",
         ]
+    warning = exposed(address[0], settings.keys_file)
+    if warning is not None:
+        lines.append(f"  WARNING  {warning}")
     return "\n".join(lines)
 
 

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ingest import blocking_packages, logs, wsgi_mounts
+from ingest.access import keys_file
+from ingest.access.keys import KeysError
 from ingest.codec import dumps
 from ingest.handlers.lifecycle import Lifecycle
 from ingest.handlers.loader import (
@@ -29,7 +31,7 @@ from ingest.settings import Settings
 from ingest.settings_sources import Problem
 
 #: Areas in the order in which they are looked at and listed.
-AREAS = ("settings", "logging", "schemas", "handlers")
+AREAS = ("settings", "logging", "keys", "schemas", "handlers")
 LOG_STOP_SECONDS = 1.0
 
 
@@ -114,6 +116,7 @@ def check(settings: Settings, problems: Sequence[Problem] = (), *, set_up: bool 
         file, line = _split_line(problem.source)
         report.problems.append(Finding("settings", file, line, None, problem.message))
     _check_logging(Path(settings.log_config), report)
+    _check_keys(settings.keys_file, report)
     names, paths = _check_schemas(Path(settings.schemas), settings, report)
     handlers = _check_handlers(settings, names, paths, report)
     if set_up and not report.problems:
@@ -139,6 +142,15 @@ def _check_logging(path: Path, report: Report) -> None:
         # What YAML says about a syntax error takes several lines.
         message = " ".join(str(error).removeprefix(f"{path}: ").split())
         report.problems.append(Finding("logging", str(path), None, None, message))
+
+
+def _check_keys(path: str, report: Report) -> None:
+    if path:
+        try:
+            keys_file.load(Path(path))
+        except KeysError as error:
+            problems = (problem.removeprefix(f"{path}: ") for problem in error.problems)
+            report.problems += [Finding("keys", path, None, None, text) for text in problems]
 
 
 def _check_schemas(

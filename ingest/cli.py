@@ -66,6 +66,7 @@ def _run(argv: Sequence[str]) -> int:
     # The journal's commands take the data directory from the settings like everything else.
     invocation.arguments.data = Path(settings.data)
     invocation.arguments.bind = settings.bind
+    invocation.arguments.keys_file = settings.keys_file
     invocation.arguments.settings = settings
     return invocation.arguments.run(invocation.arguments)
 
@@ -127,11 +128,13 @@ def _read(name: str, source: str, problems: list[Problem]) -> str | None:
 
 def _add_journal(commands: _SubParsersAction) -> None:
     from ingest import health_command
+    from ingest.access.commands import add_commands as add_keys
     from ingest.journal.commands import add_commands
     from ingest.journal.replay_commands import add_command
 
     add_commands(commands)
     add_command(commands)
+    add_keys(commands)
     health_command.add_command(commands)
 
 
@@ -164,10 +167,13 @@ def _work(descriptor: str) -> int:
 def _refusal(error: Exception) -> tuple[str, ExitCode] | None:
     """What to say, and the exit code, when what is to be served cannot be used; else None."""
     from ingest import check
+    from ingest.access.keys import KeysError
     from ingest.handlers.loader import HandlersError
     from ingest.logs import LogConfigError
     from ingest.registry import RegistryError
 
+    if isinstance(error, KeysError):
+        return _listed("keys", error.problems), ExitCode.PROBLEMS
     if isinstance(error, LogConfigError):
         return _listed("logging configuration", [error]), ExitCode.USAGE
     if isinstance(error, RegistryError):

@@ -385,13 +385,20 @@ def escaped(text: str) -> bytes:
     return dumps(text)[1:-1]
 
 
-def lead_of(event: CloudEvent, stored_id: bytes, stored_time: str, dataschema: str) -> bytes:
+def lead_of(
+    event: CloudEvent,
+    stored_id: bytes,
+    stored_time: str,
+    dataschema: str,
+    producer: str | None = None,
+) -> bytes:
     """The part of a record's line between the id and `,"data":`.
 
     Args:
         stored_id: our id of it.
         stored_time: ours, as `time_text` makes it; also the event's where it has none.
         dataschema: of the schema that judged the data.
+        producer: who sent it, by the name of a key.
     """
     ours: dict[str, Any] = {
         "source": event.source,
@@ -406,4 +413,6 @@ def lead_of(event: CloudEvent, stored_id: bytes, stored_time: str, dataschema: s
     ours["dataschema"] = event.dataschema or dataschema
     if event.dataschema is not None:
         ours["ingestschema"] = dataschema
+    if producer is not None:
+        ours["ingestproducer"] = producer
     return b'",' + dumps({**ours, **event.extensions})[1:-1]

@@ -83,9 +83,10 @@ def _digest(kind: bytes, *parts: bytes) -> bytes:
     return blake2b(text, digest_size=DIGEST_BYTES, person=kind).digest()
 
 
-def key_digest(type_name: str, key: str) -> bytes:
-    """Of an `Idempotency-Key`."""
-    return _digest(b"idempotency-key", type_name.encode(), key.encode())
+def key_digest(type_name: str, key: str, producer: str | None) -> bytes:
+    """Of an `Idempotency-Key`; producers that are told apart do not share theirs."""
+    known = () if producer is None else (producer.encode(),)
+    return _digest(b"idempotency-key", type_name.encode(), key.encode(), *known)
 
 
 def event_digest(type_name: str, source: str, event_id: str) -> bytes:

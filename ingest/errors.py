@@ -84,6 +84,18 @@ CATALOGUE: Mapping[str, Failure] = {
     "bad_parameter": Failure(
         400, "Bad query parameter", False, "Correct the parameter that `detail` names."
     ),
+    "unauthorized": Failure(
+        401,
+        "A valid key is needed",
+        False,
+        "Send a key: `Authorization: Bearer ing_…` or `X-API-Key`; see docs/access.md.",
+    ),
+    "forbidden": Failure(
+        403,
+        "This key does not allow that",
+        False,
+        "Use a key with the right or the event type that `detail` names.",
+    ),
     "not_found": Failure(404, "Not found", False, "See docs/http-api.md for the routes."),
     "unknown_type": Failure(
         404, "Unknown event type", False, "Add `schemas/<type>.json`, or correct the URL."

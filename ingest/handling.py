@@ -67,6 +67,7 @@ class Handling:
             time=time_text(self._ids.ms),
             headers=exchange.head.headers,
             request_id=self._request_id(exchange, event_id),
+            key=target.producer,
         )
         try:
             replacement = run_handler(

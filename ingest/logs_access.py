@@ -18,6 +18,7 @@ from typing import Any
 from gevent.hub import get_hub
 
 from ingest.logs_render import cut, json_text, timestamp
+from ingest.logs_secrets import scrub_target
 from ingest.logs_writer import BLOCK_MAX_BYTES, LogWriter
 
 #: Lines wait at most this long for others to share their write.
@@ -91,6 +92,7 @@ class AccessLog:
         duration_seconds: float,
         request_id: str,
         type: str,
+        key: str = "-",
     ) -> None:
         """Write one answered request down, if the mode and its turn have it.
 
@@ -98,6 +100,7 @@ class AccessLog:
             address: of the peer, as `accept` gave it.
             target: the request target as sent.
             type: event type, `-` for none.
+            key: name of the key that it came with, `-` for none.
         """
         if status < 400:
             if self.gap > 0:
@@ -109,7 +112,7 @@ class AccessLog:
         level = "info" if status < 400 else "warning" if status < 500 else "error"
         self._writer.count(level)
         peer = str(address[0]) if isinstance(address, tuple) and address else str(address or "-")
-        where = cut(target.decode("utf-8", "backslashreplace"), TARGET_MAX)
+        where = cut(scrub_target(target.decode("utf-8", "backslashreplace")), TARGET_MAX)
         now = timestamp(self._clock())
         if self._writer.console:
             line = (
@@ -117,12 +120,13 @@ class AccessLog:
                 f"{response_bytes} B {duration_seconds * 1000:.1f} ms {request_id}\n"
             )
         else:
+            known = "" if key == "-" else f'"key":{json_text(key)},'
             line = (
                 f'{{"timestamp":"{now}","level":"{level}","event":"http.access",'
                 f'"logger":"ingest.access",{self._identity},'
                 f'"request_id":{json_text(request_id)},"address":{json_text(peer)},'
                 f'"method":{json_text(method)},"target":{json_text(where)},"status":{status},'
-                f'"type":{json_text(type)},"request_bytes":{request_bytes},'
+                f'"type":{json_text(type)},{known}"request_bytes":{request_bytes},'
                 f'"response_bytes":{response_bytes},"duration_seconds":{duration_seconds:.6f}}}\n'
             )
         self._keep(line.encode())

@@ -25,6 +25,8 @@ import structlog
 import ujson
 from structlog.dev import ConsoleRenderer, plain_traceback
 
+from ingest.logs_secrets import HIDDEN, is_secret, scrub
+
 #: Longest line in bytes. What is longer is rendered again within tighter bounds.
 LINE_MAX_BYTES = 8192
 #: Marks a value that was cut, with how many characters are missing.
@@ -121,7 +123,7 @@ def _compound(value: Any, bounds: Bounds) -> Any:
     kept = islice(items, bounds.items)
     missing = len(value) - bounds.items
     if isinstance(value, Mapping):
-        shown = {_key(key): bounded(item, inner) for key, item in kept}
+        shown = {_key(key): _member(key, item, inner) for key, item in kept}
         if missing > 0:
             shown["…"] = missing
         return shown
@@ -129,6 +131,10 @@ def _compound(value: Any, bounds: Bounds) -> Any:
     if missing > 0:
         listed.append(CUT.format(missing))
     return listed
+
+
+def _member(key: Any, value: Any, bounds: Bounds) -> Any:
+    return HIDDEN if isinstance(key, str) and is_secret(key) else bounded(value, bounds)
 
 
 def _key(key: Any) -> str:
@@ -184,7 +190,7 @@ def json_line(event: Mapping[str, Any]) -> str:
         shown = _bounded_event(event, bounds)
         line = ujson.dumps(shown, ensure_ascii=False, escape_forward_slashes=False)
         if len(line) * 4 < LINE_MAX_BYTES or len(line.encode()) < LINE_MAX_BYTES:
-            return line
+            return scrub(line)
     shortest = {key: bounded(event.get(key), BOUNDS[-1]) for key in IDENTITY} | {"cut": True}
     return ujson.dumps(shortest, ensure_ascii=False, escape_forward_slashes=False)
 
@@ -192,7 +198,7 @@ def json_line(event: Mapping[str, Any]) -> str:
 def _bounded_event(event: Mapping[str, Any], bounds: Bounds) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for key, value in islice(event.items(), len(IDENTITY) + bounds.items):
-        shown[_key(key)] = bounded(value, bounds)
+        shown[_key(key)] = _member(key, value, bounds)
     for key in ("stack", "exception"):
         if key in event:
             shown[key] = cut(event[key], bounds.characters, keep_end=True)
@@ -288,7 +294,7 @@ def _console_line(renderer: ConsoleRenderer, shown: dict[str, Any]) -> str:
     name = str(shown.pop("event", "")).translate(_CONTROL)
     safe = {key.translate(_CONTROL): _safe(value) for key, value in shown.items()}
     line = str(renderer(None, safe.get("level", ""), {**safe, "event": name}))
-    return "\n".join([line, *(text.translate(_TERMINAL) for text in below)])
+    return scrub("\n".join([line, *(text.translate(_TERMINAL) for text in below)]))
 
 
 def _safe(value: Any) -> Any:

@@ -117,6 +117,26 @@ class Metrics:
         kind=("header", "body", "body_rate", "idle", "write", "handler"),
     )
 
+    # -- access -------------------------------------------------------------------
+    access_refused = counters(
+        "Requests answered 401 or 403, by what was wrong with the key.",
+        "`missing`, `unknown`, `malformed`: a producer is not set up, or somebody tries; see the "
+        "addresses in the access log. `revoked`, `expired`: it needs a new key. `type`, `right`: "
+        "its key is for something else.",
+        reason=("missing", "malformed", "unknown", "revoked", "expired", "type", "right"),
+    )
+    key_events = counters(
+        "Events made durable and acknowledged, by the name of the key they came with.",
+        "Who sends how much; nothing while keys are off.",
+        key=OPEN,
+    )
+    keys = gauge("Keys in the keys file, revoked ones too.", "Nothing; 0 while keys are off.")
+    keys_reloads = counters(
+        "Times the keys file was read anew, by result.",
+        "`failed`: the log says what is wrong with it; the keys before it still apply.",
+        result=("done", "failed"),
+    )
+
     # -- connections --------------------------------------------------------------
     connections = gauge(
         "Open client connections.",
@@ -375,6 +395,11 @@ class Metrics:
         "Free bytes of the journal's file system.",
         "When it falls to `disk_reserve_bytes`, events are refused with 507: free space.",
         "min",
+    )
+    journal_reserve_bytes = gauge(
+        "Free bytes below which the journal takes no events.",
+        "Nothing; it is the setting `disk_reserve_bytes`.",
+        "max",
     )
 
     # -- closed segments ----------------------------------------------------------

@@ -55,6 +55,26 @@ class Cell(_Number):
     value: int
 
 
+class BothCells:
+    """Two counters that count the same; one of them is read elsewhere, too."""
+
+    __slots__ = ("_first", "_second")
+
+    def __init__(self, first: Cell | BothCells, second: Cell) -> None:
+        self._first = first
+        self._second = second
+
+    @property
+    def value(self) -> int:
+        """The first one's."""
+        return self._first.value
+
+    @value.setter
+    def value(self, value: int) -> None:
+        self._second.value += value - self._first.value
+        self._first.value = value
+
+
 class Gauge(_Number):
     """A gauge: `gauge.value = x`, or a function."""
 

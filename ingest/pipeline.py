@@ -184,13 +184,17 @@ class Pipeline:
         """The part of the line between id and data; made once a millisecond and type."""
         ms = self._ids.ms
         if target.middle_ms != ms:
-            target.middle = middle(self._source, target.name, time_text(ms), target.dataschema)
+            target.middle = middle(
+                self._source, target.name, time_text(ms), target.dataschema, None, target.producer
+            )
             target.middle_ms = ms
         if exchange.head.cacheable:  # heads with fields of one request only are not
             return target.middle
         traceparent = exchange.head.headers.get("traceparent")
         if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
-            return middle(self._source, target.name, time_text(ms), target.dataschema, traceparent)
+            schema, producer = target.dataschema, target.producer
+            time = time_text(ms)
+            return middle(self._source, target.name, time, schema, traceparent, producer)
         return target.middle
 
     # -- answers ---------------------------------------------------------------------

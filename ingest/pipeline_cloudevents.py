@@ -143,8 +143,14 @@ class CloudEvents:
         except Refused as refused:
             self._refuse_one(exchange, refused)
             return
+        plan, principal = exchange.plan, exchange.plan.principal
+        try:
+            sent = sent._replace(target=self.router.own(sent.target, principal))
+        except IngestError as error:
+            self._refusing.refuse(exchange, error)
+            return
         exchange.body = b""
-        plan, exchange.plan = exchange.plan, self.router.of_type(sent.target)
+        exchange.plan = self.router.of_type(sent.target, principal)
         if sent.target.handler is not None and plan.target.handler is None:
             # Until now nobody knew that it needs a greenlet of its own.
             self.pool.spawn(partial(self._store, sent=sent), exchange)
@@ -178,7 +184,7 @@ class CloudEvents:
 
     def _refuse_one(self, exchange: Exchange, refused: Refused) -> None:
         if refused.target is not None:
-            exchange.plan = self.router.of_type(refused.target)
+            exchange.plan = self.router.of_type(refused.target, exchange.plan.principal)
         cell = refused.count()
         if cell is not None:
             cell.value += 1
@@ -249,6 +255,7 @@ class CloudEvents:
                 self.pool.yield_turn()
             try:
                 sent = self._reading.from_json(raw, value)
+                sent = self._of_sender(exchange, sent)
                 line = self._new(held, sent)
             except Refused as refused:
                 if refused.whole:
@@ -269,6 +276,19 @@ class CloudEvents:
         for cell in counts:
             cell.value += 1
         return lines
+
+    def _of_sender(self, exchange: Exchange, sent: Sent) -> Sent:
+        """An event of a batch as one of who sent it.
+
+        Raises:
+            Refused: those may not be sent; then none of the batch is stored.
+        """
+        try:
+            target = self.router.own(sent.target, exchange.plan.principal)
+        except IngestError as error:
+            reason = Reason("schema", "/type", error.code, error.detail)
+            raise Refused(error, reason, whole=True) from None
+        return sent._replace(target=target)
 
     def _new(self, held: Many, sent: Sent) -> bytes | None:
         """The line of an event of a batch; None if it came before.
@@ -374,7 +394,9 @@ class CloudEvents:
             raw = one_line(raw)
         stored_id = self._ids.next()  # behind the handler, so that ids are in the lines' order
         self._responder.request_id(exchange, stored_id)
-        lead = lead_of(event, stored_id, time_text(self._ids.ms), target.dataschema)
+        lead = lead_of(
+            event, stored_id, time_text(self._ids.ms), target.dataschema, target.producer
+        )
         key = b"" if digest is None else event_member(digest)
         parts = (LINE_START, escaped(event.id), lead, key, _DATA, raw, LINE_END)
         return b"".join(parts), stored_id

@@ -282,7 +282,8 @@ class Deduping:
         plan = exchange.plan
         keys: TypeKeys = plan.target.dedupe
         window = keys.window
-        digest = key_digest(keys.name, parse_key(exchange.head.headers[KEY_FIELD]))
+        key = parse_key(exchange.head.headers[KEY_FIELD])
+        digest = key_digest(keys.name, key, plan.target.producer)
         # The answer depends on them, so another flag makes another request.
         flags = f"{'-atomic' if plan.atomic else ''}{'' if plan.list_ids else '-i'}"
         mark = fingerprint(form + flags, exchange.body)

@@ -152,9 +152,12 @@ class RejectedEvents:
         stored_id = self.journal.id_source.next()
         time = time_text(self.journal.id_source.ms)
         if event is not None:
-            lead = escaped(event.id) + lead_of(event, stored_id, time, target.dataschema)
+            schema, producer = target.dataschema, target.producer
+            lead = escaped(event.id) + lead_of(event, stored_id, time, schema, producer)
         else:
-            between = middle(self._source, target.name, time, target.dataschema)
+            between = middle(
+                self._source, target.name, time, target.dataschema, None, target.producer
+            )
             lead = stored_id + between[: -len(_DATA)]
         return LINE_START + lead
 

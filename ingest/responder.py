@@ -149,6 +149,7 @@ class Responder:
                 duration_seconds=duration,
                 request_id=request_id,
                 type=plan.type_name,
+                key=plan.principal.name,
             )
 
     # -- one answer ---------------------------------------------------------------------
@@ -265,6 +266,7 @@ class Responder:
                 duration_seconds=0.0,
                 request_id=request_id,
                 type=NO_TYPE,
+                key=NO_TYPE,
             )
         connection.exchanges.append(_last_word(connection, data))
         connection.flush()

@@ -14,15 +14,20 @@ RFC 5789 section 3.1 (Accept-Post's model, W3C LDP 7.1).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from copy import copy
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
+from ingest.access.principal import ANONYMOUS, NOBODY, Principal
 from ingest.encodings import codings_of
 from ingest.errors import IngestError
 from ingest.http.head import Head
 from ingest.metrics import Metrics
-from ingest.metrics_cells import Cell
+from ingest.metrics_cells import BothCells, Cell
 from ingest.registry import EventType, Registry
+
+if TYPE_CHECKING:
+    from ingest.access.gate import Gate
 
 T = TypeVar("T")
 
@@ -45,13 +50,15 @@ class Target:
         handler: legacy code to run before the answer, or None.
         dedupe: the keys of its events, or None; see `pipeline_dedupe`.
         keeps_rejected: what is refused goes to the rejected journal.
+        producer: whose events these are, by the name of a key; None where keys are off.
         accepted, …: the counters of this type.
     """
 
     __slots__ = (
         "accepted", "dataschema", "dedupe", "event_max_bytes", "event_type", "handler",
-        "is_valid", "keeps_rejected", "middle", "middle_ms", "name", "rejected_handler",
-        "rejected_malformed", "rejected_schema", "rejected_too_large", "sync", "validator",
+        "is_valid", "keeps_rejected", "middle", "middle_ms", "name", "producer",
+        "rejected_handler", "rejected_malformed", "rejected_schema", "rejected_too_large", "sync",
+        "validator",
     )  # fmt: skip
 
     def __init__(
@@ -72,15 +79,24 @@ class Target:
         self.sync = (event_type.options.ack or default_ack) == "fsync"
         self.handler = handler
         self.dedupe: Any = None
+        self.producer: str | None = None
         self.keeps_rejected = event_type.options.on_reject == "keep"
         #: the pipeline's line template for the millisecond `middle_ms`
         self.middle = b""
         self.middle_ms = -1
-        self.accepted = metrics.events_accepted.cell(name)
+        self.accepted: Cell | BothCells = metrics.events_accepted.cell(name)
         self.rejected_malformed = metrics.events_rejected.cell(name, "malformed")
         self.rejected_schema = metrics.events_rejected.cell(name, "schema")
         self.rejected_handler = metrics.events_rejected.cell(name, "handler")
         self.rejected_too_large = metrics.events_rejected.cell(name, "too_large")
+
+    def of(self, principal: Principal, metrics: Metrics) -> Target:
+        """The same type for what one producer sends, with lines that name it."""
+        own = copy(self)
+        own.producer = principal.name
+        own.middle_ms = -1
+        own.accepted = BothCells(self.accepted, metrics.key_events.cell(principal.name))
+        return own
 
 
 class Plan:
@@ -100,13 +116,14 @@ class Plan:
         target: the event type.
         atomic: a batch is stored as a whole or not at all.
         list_ids: the answer to a batch lists the ids.
+        principal: who sent it, as far as keys tell.
         type_name: the metric label.
         accepted_answers: counter of 202 answers of this type.
     """
 
     __slots__ = (
         "accepted_answers", "alone", "atomic", "codings", "endpoint", "immediate", "list_ids",
-        "refusal", "run", "single", "streamed", "submit", "target", "type_name", "way",
+        "principal", "refusal", "run", "single", "streamed", "submit", "target", "type_name", "way",
     )  # fmt: skip
 
     def __init__(
@@ -124,7 +141,9 @@ class Plan:
         atomic: bool = False,
         list_ids: bool = True,
         accepted_answers: Cell | None = None,
+        principal: Principal = ANONYMOUS,
     ) -> None:
+        self.principal = principal
         self.immediate = submit is None
         self.alone: bool = getattr(endpoint, "alone", False)
         self.streamed: bool = getattr(endpoint, "streamed", False)
@@ -187,6 +206,7 @@ class Router:
         metrics: counters of answers.
         planners: path to what decides about a POST to it, for events that name their type.
         mounts: prefix of paths to what answers all requests below it.
+        gate: judges who sends and reads; None lets everybody in.
     """
 
     def __init__(
@@ -198,9 +218,11 @@ class Router:
         spawn: Callable[[Callable[[Any], None], Any], None],
         endpoints: Mapping[str, Mapping[str, Callable[[Any], None]]],
         metrics: Metrics,
-        planners: Mapping[str, Callable[[Head], Plan]],
+        planners: Mapping[str, Callable[[Head, Principal], Plan]],
         mounts: Mapping[str, Callable[[Any], None]] | None = None,
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate
         self._planners = planners
         #: the longest first: a mount may stand within another one
         self._mounts = [
@@ -213,7 +235,10 @@ class Router:
         self._spawn = spawn
         self._endpoints = endpoints
         self._metrics = metrics
-        self._plans: dict[tuple[str, str, tuple[str, ...], bool, bool, Ways], Plan] = {}
+        self._plans: dict[
+            tuple[Target, str, tuple[str, ...], bool, bool, Ways, Principal], Plan
+        ] = {}
+        self._own_targets: dict[tuple[str, Principal], Target] = {}
         self._aliases: dict[str, dict[str, str]] = {}
         for event_type in registry.types.values():
             for route in event_type.options.routes:
@@ -223,6 +248,11 @@ class Router:
     def prefixes(self) -> tuple[str, ...]:
         """Of the mounts."""
         return tuple(prefix for prefix, _ in self._mounts)
+
+    def forget(self) -> None:
+        """Drop what was decided for keys that may be no more."""
+        self._plans.clear()
+        self._own_targets.clear()
 
     def plan(self, head: Head) -> Plan:
         """Decide what to do with a request. Never raises: a refusal is a plan, too."""
@@ -246,13 +276,13 @@ class Router:
         if endpoint is not None:
             found = endpoint.get("GET" if method == "HEAD" else method)
             if found is not None:
-                return Plan(endpoint=found)
+                return self._read(head, found)
         if alias is not None or endpoint is not None:
             return self._not_allowed(method, {*(alias or ()), *(endpoint or ())})
         if path in self._planners:
             if method != "POST":
                 return self._not_allowed(method, {"POST"})
-            return self._planners[path](head)
+            return self._planners[path](head, self._sender(head, None))
         for prefix, kind in (("/v1/events/", "events"), ("/v1/batch/", "batch")):
             if path.startswith(prefix) and len(path) > len(prefix):
                 if method != "POST":
@@ -262,7 +292,7 @@ class Router:
             below = self._endpoints.get(f"{prefix}*")
             if below is not None and path.startswith(prefix):
                 if method in ("GET", "HEAD"):
-                    return Plan(endpoint=below["GET"])
+                    return self._read(head, below["GET"])
                 return self._not_allowed(method, {"GET"})
         for prefix, plan in self._mounts:
             if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
@@ -285,8 +315,27 @@ class Router:
             headers={"Allow": allow},
         )
 
-    def _events(self, head: Head, name: str, kind: str) -> Plan:
+    def _sender(self, head: Head, type_name: str | None) -> Principal:
+        return ANONYMOUS if self._gate is None else self._gate.sender(head, type_name)
+
+    def _read(self, head: Head, endpoint: Callable[[Any], None]) -> Plan:
+        if self._gate is not None:
+            self._gate.reader(head)
+        return Plan(endpoint=endpoint)
+
+    def target(self, name: str, principal: Principal) -> Target | None:
+        """An event type for what somebody sends; None when there is no such type."""
         target = self._targets.get(name)
+        if target is None or principal.name == NOBODY:
+            return target
+        own = self._own_targets.get((name, principal))
+        if own is None:
+            own = self._own_targets[name, principal] = target.of(principal, self._metrics)
+        return own
+
+    def _events(self, head: Head, name: str, kind: str) -> Plan:
+        principal = self._sender(head, name)
+        target = self.target(name, principal)
         if target is None:
             raise IngestError("unknown_type", f"No schema is loaded for the type {name[:128]!r}.")
         headers = head.headers
@@ -310,11 +359,11 @@ class Router:
         ways = self._ways
         if target.dedupe is not None:
             ways = target.dedupe.ways(headers, ways)
-        key = (name, form, codings, atomic, list_ids, ways)
+        key = (target, form, codings, atomic, list_ids, ways, principal)
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = self._event_plan(
-                target, ways, form, codings, atomic, list_ids
+                target, ways, form, codings, atomic, list_ids, principal
             )
         return plan
 
@@ -326,6 +375,7 @@ class Router:
         codings: tuple[str, ...],
         atomic: bool,
         list_ids: bool,
+        principal: Principal,
     ) -> Plan:
         way = getattr(ways, form)
         run = ways.coded if codings else way
@@ -348,6 +398,7 @@ class Router:
             atomic=atomic,
             list_ids=list_ids,
             accepted_answers=self._metrics.requests.cell(target.name, "202"),
+            principal=principal,
         )
 
 

@@ -12,8 +12,9 @@ Source: CloudEvents 1.0.2 HTTP protocol binding section 3 (content modes).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ingest.access.principal import Principal
 from ingest.cloudevents import (
     BATCHED_TYPE,
     MEDIA_PREFIX,
@@ -28,6 +29,9 @@ from ingest.http.head import Head
 from ingest.metrics import Metrics
 from ingest.routes import Plan, Target, batch_flags, codings_in, require_body
 from ingest.settings import Settings
+
+if TYPE_CHECKING:
+    from ingest.access.gate import Gate
 
 PATH = "/v1/events"
 #: For the Accept-Post field of a 415.
@@ -96,7 +100,9 @@ class CloudEventRouter:
         self._metrics = metrics
         #: stands for the type until it is known
         self.any_type: Any = AnyType(settings.request_body_max_bytes, metrics)
-        self._plans: dict[tuple[str, str, tuple[str, ...], bool, bool], Plan] = {}
+        self._plans: dict[tuple[str, str, tuple[str, ...], bool, bool, Principal], Plan] = {}
+        self._gate: Gate | None = None
+        self._own: Callable[[str, Principal], Target | None]
 
     def known(self, value: Any) -> Target | None:
         """The event type that an event in the JSON format names, if there is one."""
@@ -107,12 +113,40 @@ class CloudEventRouter:
         """The refusal of an event whose type is not among those that there are."""
         return IngestError("unknown_type", f"No schema is loaded for the type {name[:128]!r}.")
 
-    def of_type(self, target: Target) -> Plan:
+    def of_type(self, target: Target, principal: Principal) -> Plan:
         """The plan of an exchange whose body has named the type."""
-        return self._plan("structured", target, (), False, True)
+        return self._plan("structured", target, (), False, True, principal)
 
-    def plan(self, head: Head) -> Plan:
+    def attach(self, gate: Gate, own: Callable[[str, Principal], Target | None]) -> None:
+        """Let in only who has a key.
+
+        Args:
+            gate: tells who may send what.
+            own: the event type for what somebody sends.
+        """
+        self._gate = gate
+        self._own = own
+
+    def own(self, target: Target, principal: Principal) -> Target:
+        """An event type for what somebody sends.
+
+        Raises:
+            IngestError: forbidden.
+        """
+        if self._gate is None:
+            return target
+        self._gate.require_type(principal, target.name)
+        return self._own(target.name, principal) or target
+
+    def forget(self) -> None:
+        """Drop what was decided for keys that may be no more."""
+        self._plans.clear()
+
+    def plan(self, head: Head, principal: Principal) -> Plan:
         """Decide what to do with a POST.
+
+        Args:
+            principal: who sends it.
 
         Raises:
             IngestError: the head alone decides that it is refused.
@@ -122,9 +156,9 @@ class CloudEventRouter:
         codings = codings_in(headers)
         media = headers.get("content-type", "").partition(";")[0].strip(" \t").lower()
         if media == STRUCTURED_TYPE:
-            return self._plan("structured", self.any_type, codings, False, True)
+            return self._plan("structured", self.any_type, codings, False, True, principal)
         if media == BATCHED_TYPE:
-            return self._plan("batched", self.any_type, codings, *batch_flags(head))
+            return self._plan("batched", self.any_type, codings, *batch_flags(head), principal)
         if media.startswith(MEDIA_PREFIX) or not is_json_media(media):
             raise IngestError(
                 "unsupported_media_type",
@@ -142,7 +176,8 @@ class CloudEventRouter:
             target = self._targets.get(name)
             if target is None:
                 raise self.unknown(name)
-        return self._plan("binary", target, codings, False, True)
+        target = self.own(target, principal)
+        return self._plan("binary", target, codings, False, True, principal)
 
     def _plan(
         self,
@@ -151,11 +186,14 @@ class CloudEventRouter:
         codings: tuple[str, ...],
         atomic: bool,
         list_ids: bool,
+        principal: Principal,
     ) -> Plan:
-        key = (mode, target.name, codings, atomic, list_ids)
+        key = (mode, target.name, codings, atomic, list_ids, principal)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._new_plan(mode, target, codings, atomic, list_ids)
+            plan = self._plans[key] = self._new_plan(
+                mode, target, codings, atomic, list_ids, principal
+            )
         return plan
 
     def _new_plan(
@@ -165,6 +203,7 @@ class CloudEventRouter:
         codings: tuple[str, ...],
         atomic: bool,
         list_ids: bool,
+        principal: Principal,
     ) -> Plan:
         way = getattr(self._entrances, mode)
         run = self._entrances.coded if codings else way
@@ -185,4 +224,5 @@ class CloudEventRouter:
             atomic=atomic,
             list_ids=list_ids,
             accepted_answers=self._metrics.requests.cell(target.name, "202"),
+            principal=principal,
         )

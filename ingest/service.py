@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from gevent.event import Event
 
 from ingest import endpoints_journal, logs, routes_cloudevents, wsgi_mounts
+from ingest.access.gate import Gate
 from ingest.blocking import BlockingMonitor
 from ingest.blocking_stacks import Stacks
 from ingest.consuming import Consumers
@@ -178,11 +179,14 @@ class Service:
             lambda: self.journal.next_offset,
             self._followers,
         )
+        self.gate: Gate | None = None
+        if settings.keys_file:
+            self.gate = Gate(Path(settings.keys_file), metrics, self._decide_anew)
         cloudevents = CloudEventRouter(
             targets, self.pipeline.cloudevents, self.pool.submit, self.pool.spawn, settings, metrics
         )
         self.pipeline.cloudevents.attach(cloudevents)
-        router = Router(
+        self._router = router = Router(
             registry,
             targets,
             Ways(
@@ -216,7 +220,11 @@ class Service:
                 self.responder,
                 self.pool,
             ).table(),
+            self.gate,
         )
+        self._cloudevents = cloudevents
+        if self.gate is not None:
+            cloudevents.attach(self.gate, router.target)
         self.server = Server(settings, metrics, self.pool, self.responder, router)
         self.hub_monitor = HubMonitor(metrics)
         self.blocking_monitor = BlockingMonitor(
@@ -231,6 +239,12 @@ class Service:
             handlers.values(), settings.handler_setup_timeout_seconds, metrics
         )
         self._add_checks(registry)
+
+    def _decide_anew(self) -> None:
+        """What was decided about heads may be wrong now: keys have changed."""
+        self._router.forget()
+        self._cloudevents.forget()
+        self.server.forget_plans()
 
     def _serve_repetitions(self, registry: Registry, targets: dict[str, Target]) -> None:
         """Types with `x-ingest.dedupe`: what is remembered of their events, and its files."""
@@ -290,6 +304,8 @@ class Service:
             self.janitor.start()
         self.pool.start()
         self.hub_monitor.start()
+        if self.gate is not None:
+            self.gate.start()
         # What lives as long as the process need not be looked at by every collection.
         gc.collect()
         gc.freeze()
@@ -390,6 +406,8 @@ class Service:
             self.rejected.close(settings.drain_timeout_seconds)
         self.reading.close()
         self.server.stop()
+        if self.gate is not None:
+            self.gate.stop()
         self.hub_monitor.stop()
         self.blocking_monitor.stop()
         # Last of all: whatever these do or leave undone, no event is lost by it.

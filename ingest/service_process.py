@@ -11,13 +11,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import gevent
 from gevent.hub import get_hub
 
 from ingest import consumers, logs, machine, patching
+from ingest.access.exposure import exposed
 from ingest.banner import Facts, banner, facts_of, summary
 from ingest.exits import ExitCode
 from ingest.handlers import loader, reload
@@ -128,6 +129,8 @@ def locked(settings: Settings) -> Iterator[DirectoryLock]:
         message = f"data directory {settings.data}: {error.strerror}"
         raise Refused(message, ExitCode.DATA_UNUSABLE) from error
     try:
+        if lock.readable_by_all():
+            log.warning("service.data_readable_by_all", path=settings.data, remedy="chmod o-rwx")
         _settle_leftovers(settings)
         yield lock
     finally:
@@ -229,6 +232,7 @@ def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
     service.start(listener)
     address = listener.getsockname()
     print(banner(settings, facts, address), flush=True)  # noqa: T201
+    warn_of_exposure(settings, address)
     log.info("service.started", address=f"{address[0]}:{address[1]}", types=facts.types)
     if settings.reload == "on":
         reloader.start(service.request_stop)
@@ -240,6 +244,13 @@ def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
     if anew is not None and reloader.wanted:
         raise anew
     return ExitCode.DRAIN_INCOMPLETE if cut else ExitCode.OK
+
+
+def warn_of_exposure(settings: Settings, address: Any) -> None:
+    """Log what the banner says, for those who see only the log."""
+    warning = exposed(address[0], settings.keys_file)
+    if warning is not None:
+        log.warning("access.exposed", reason=warning)
 
 
 def watched(settings: Settings) -> list[Path]:

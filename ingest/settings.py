@@ -29,6 +29,7 @@ T = TypeVar("T")
 #: Sections in the order of --help and docs/settings.md, each with a line of introduction.
 SECTIONS: Mapping[str, str] = {
     "server": "Where it listens.",
+    "access": "Who may send and read; see docs/access.md.",
     "paths": "What it reads and where it stores; relative to the working directory.",
     "durability": "When an event counts as stored, and how much may wait for that.",
     "deduplication": "How long it is known which events came, for types with `x-ingest.dedupe`.",
@@ -139,6 +140,15 @@ class Settings:
         "Connections the kernel holds until they are accepted; it caps this at net.core.somaxconn.",
         minimum=1,
         maximum=65535,
+    )
+
+    # -- access ----------------------------------------------------------------------------
+    keys_file: str = _setting(
+        "",
+        "access",
+        "File of API keys, made by `keys add`. When it is named, events are taken from, and what "
+        "is stored is given to, those who have a key. A change is noticed within two seconds.",
+        placeholder="FILE",
     )
 
     # -- paths -----------------------------------------------------------------------------

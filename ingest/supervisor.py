@@ -36,6 +36,7 @@ from ingest.service_process import (
     raise_descriptor_limit,
     split_address,
     unable_to_listen,
+    warn_of_exposure,
 )
 from ingest.settings import Settings
 from ingest.supervisor_listeners import Listener, open_listeners
@@ -186,6 +187,7 @@ class Supervisor:
         records = sum(process.facts["records"] for process in processes)
         facts = Facts(**{**processes[0].facts, "records": records})
         print(banner(self._settings, facts, address), flush=True)  # noqa: T201
+        warn_of_exposure(self._settings, address)
         log.info(
             "supervisor.started",
             address=f"{address[0]}:{address[1]}",

@@ -281,6 +281,7 @@ class Journal:
         metrics.journal_segments.set_function(lambda: self._segments)
         metrics.journal_next_offset.set_function(lambda: writer.next_offset)
         metrics.journal_free_bytes.set_function(lambda: writer.free_bytes)
+        metrics.journal_reserve_bytes.value = writer.reserve_bytes
 
     # -- the committer greenlet ------------------------------------------------------------
 

@@ -36,7 +36,7 @@ from ingest.journal.selection import (
     picked,
     selection_of,
 )
-from ingest.journal.storage import Storage
+from ingest.journal.storage import FILE_MODE, Storage
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -159,7 +159,7 @@ def _to_file(output: str, write: Callable[[BinaryIO], int]) -> int:
             return _write_to(Output(os.open(output, os.O_WRONLY), output, own=True), write)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        descriptor = os.open(temporary, flags, 0o666)
+        descriptor = os.open(temporary, flags, FILE_MODE)
     except OSError as error:
         raise OutputFailed(f"{output}: {error.strerror}") from None
     try:

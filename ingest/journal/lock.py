@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
-from ingest.journal.storage import Storage
+from ingest.journal.storage import FILE_MODE, Storage
 
 LOCK_NAME = "ingest.lock"
 
@@ -43,7 +44,7 @@ class DirectoryLock:
         storage.make_directory(self._directory)  # durably: the journal will stand in it
         storage.require_writable(self._directory)
         path = self._directory / LOCK_NAME
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -63,6 +64,10 @@ class DirectoryLock:
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except OSError:
             pass  # a full disk: the lock is what counts, the pid only helps people
+
+    def readable_by_all(self) -> bool:
+        """Whether every user of this machine can look into the directory."""
+        return bool(self._directory.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH))
 
     @property
     def descriptor(self) -> int:

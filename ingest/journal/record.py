@@ -60,7 +60,12 @@ def time_text(ms: int) -> str:
 
 
 def middle(
-    source: str, type_name: str, time: str, dataschema: str, traceparent: str | None = None
+    source: str,
+    type_name: str,
+    time: str,
+    dataschema: str,
+    traceparent: str | None = None,
+    producer: str | None = None,
 ) -> bytes:
     """The part of a line between the id and the data.
 
@@ -70,8 +75,11 @@ def middle(
         time: as `time_text` makes it.
         dataschema: URI-reference of the schema version that judged the data.
         traceparent: a valid W3C trace context, if the producer sent one.
+        producer: who sent it, by the name of a key.
     """
     trace = f',"traceparent":"{traceparent}"' if traceparent is not None else ""
+    if producer is not None:
+        trace += f',"ingestproducer":{quoted(producer)}'
     return (
         f'","source":{quoted(source)},"type":{quoted(type_name)},"time":"{time}"'
         f',"datacontenttype":"application/json","dataschema":{quoted(dataschema)}{trace},"data":'

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ingest.journal.checkpoints import Checkpoints
-from ingest.journal.storage import Storage
+from ingest.journal.storage import FILE_MODE, Storage
 
 #: How often the place is written down while events are sent.
 SAVE_SECONDS = 1.0
@@ -104,7 +104,7 @@ class Place:
 
 def _locked(directory: Path, name: str) -> int:
     Storage().make_directory(directory)
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -14,6 +14,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+#: Events are for the service and for who is in its group (a shipper, an analyst), never for all
+#: users of the machine; a umask may take the group's part away.
+DIRECTORY_MODE = 0o750
+FILE_MODE = 0o640
+
 
 class Storage:
     """The real file system."""
@@ -32,7 +37,7 @@ class Storage:
             path = path.parent
         for path in reversed(missing):
             try:
-                os.mkdir(path)
+                os.mkdir(path, DIRECTORY_MODE)
             except FileExistsError:  # another process was faster, or it is no directory
                 if not path.is_dir():
                     raise
@@ -59,7 +64,7 @@ class Storage:
         flags = os.O_WRONLY | os.O_CLOEXEC
         if create:
             flags |= os.O_CREAT | os.O_EXCL
-        return os.open(path, flags, 0o640)
+        return os.open(path, flags, FILE_MODE)
 
     def write(self, descriptor: int, parts: Sequence[bytes], position: int) -> None:
         """Write all parts one after the other from `position` on, in one call as a rule.

@@ -156,6 +156,7 @@ class Writer:
         refusal: why appends are refused before anything is tried, "" when they are not.
         trouble: why the last commit failed, "" when it did not.
         free_bytes: as last seen on the file system.
+        reserve_bytes: with less free it takes nothing.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class Writer:
         # One commit in about 50 pays for the fill; a small segment gets no more than its size.
         self._fill = b"\n" * min(settings.segment_fill_bytes, settings.segment_max_bytes // 16)
         self._segment_max_age_seconds = settings.segment_max_age_seconds
-        self._disk_reserve_bytes = settings.disk_reserve_bytes
+        self.reserve_bytes = settings.disk_reserve_bytes
         self._hold_until = 0.0
         self._background = BackgroundSync(beside, lambda took: tell(Synced(took)), clock)
         self.next_offset = next_offset
@@ -420,7 +421,7 @@ class Writer:
         except OSError as error:
             self._tell(Trouble("open", str(self._directory), str(error)))
             return
-        reserve = self._disk_reserve_bytes
+        reserve = self.reserve_bytes
         if free < reserve:
             if not self.refusal:
                 data = {"free_bytes": free, "disk_reserve_bytes": reserve}

@@ -107,6 +107,10 @@ class Gateway:
             self._process.stdout.close()
         return code
 
+    def alive(self) -> bool:
+        """Whether the process has not ended yet."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self) -> int:
         """SIGTERM and wait; returns the exit code."""
         if self._process is None:

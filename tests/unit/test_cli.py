@@ -92,7 +92,7 @@ def test_every_setting_has_its_flag() -> None:
         ("check --bnid 1", "unknown flag --bnid; did you mean --bind?"),
         ("serve --zzzzzz", "unknown flag --zzzzzz"),
         ("--dat x", "unknown flag --dat; did you mean --data?"),
-        ("chek", "unknown command 'chek'; commands: serve, check, journal, replay"),
+        ("chek", "unknown command 'chek'; commands: serve, check, journal, replay, keys, health"),
         ("check this", "'this' is one argument too many"),
         ("--bind", "argument --bind: expected one argument"),
     ],

@@ -66,11 +66,12 @@ def test_anything_else_is_400_and_says_why(field: str) -> None:
 
 def test_keys_of_different_types_kinds_and_places_never_meet() -> None:
     digests = [
-        key_digest("a", "x"), key_digest("b", "x"), key_digest("a", "y"),
+        key_digest("a", "x", None), key_digest("b", "x", None), key_digest("a", "y", None),
+        key_digest("a", "x", "p"), key_digest("a", "x", "q"),
         value_digest("a", "/p", "x"), value_digest("b", "/p", "x"), value_digest("a", "/q", "x"),
         value_digest("a", "/p", "1"), value_digest("a", "/p", 1), value_digest("a", "/p", -1),
         event_digest("a", "x", "y"), event_digest("a", "xy", ""), event_digest("a", "", "xy"),
-        event_digest("b", "x", "y"), key_digest("a", "x1:y"), event_digest("a", "x1:y", ""),
+        event_digest("b", "x", "y"), key_digest("a", "x1:y", None), event_digest("a", "x1:y", ""),
     ]  # fmt: skip
     assert all(digest is not None and len(digest) == 16 for digest in digests)
     assert len(set(digests)) == len(digests)

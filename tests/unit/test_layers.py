@@ -9,6 +9,7 @@ PACKAGE = Path("ingest")
 
 #: Modules that know bytes and values only.
 PURE = (
+    "access/exposure", "access/keys", "access/principal",
     "answers", "batch", "cloudevents", "codec", "dedupe", "dedupe_files", "dedupe_records",
     "encodings",
     "errors", "exits", "handlers/event", "journal/frame",
@@ -39,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "machine",
         "patching",
     ),
-    ("registry", "journal", "dedupe", "followers", "handlers/loader"),
+    ("access", "registry", "journal", "dedupe", "followers", "handlers/loader"),
     (
         "handlers/runner",
         "handlers/lifecycle",

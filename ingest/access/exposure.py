@@ -1,0 +1,31 @@
+"""Whether the whole network may send and read. PURE.
+
+Source: RFC 1122 section 3.2.1.3 and RFC 4291 section 2.5.3 (loopback).
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+
+def exposed(host: str, keys_file: str) -> str | None:
+    """What to warn of when a gateway listens beyond its own machine and takes all that comes.
+
+    Args:
+        host: address that the listening socket is bound to.
+        keys_file: the setting.
+
+    Returns:
+        a sentence; None where there is nothing to warn of.
+    """
+    if keys_file:
+        return None
+    try:
+        if ip_address(host).is_loopback:
+            return None
+    except ValueError:
+        pass  # not an address of the Internet
+    return (
+        f"anybody who reaches {host or 'this machine'} may send events and read the journal: name "
+        "a keys_file, or let only a proxy that checks them reach it; see docs/access.md"
+    )
