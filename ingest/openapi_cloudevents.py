@@ -150,15 +150,19 @@ def cloudevents_paths(types: Mapping[str, Json]) -> Json:
 
 
 def _fields() -> list[Json]:
-    """The header fields of binary mode; in the other two nobody looks at them."""
+    """The header fields of binary mode.
+
+    In the other two nobody looks at them, so the document may not say that any value is wrong.
+    """
     return [
         {
             "name": f"ce-{name}",
             "in": "header",
-            "description": "Binary mode; percent-encoded UTF-8.",
-            "schema": schema,
+            "description": "Binary mode, where it is bound as the attribute is; percent-encoded "
+            "UTF-8. In the other modes nobody looks at it.",
+            "schema": {"type": "string"},
         }
-        for name, schema in _ATTRIBUTES.items()
+        for name in _ATTRIBUTES
     ]
 
 
