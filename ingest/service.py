@@ -349,6 +349,11 @@ class Service:
             raise
         return report
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a shutdown was asked for."""
+        return self._stop_requested.is_set()
+
     def request_stop(self) -> None:
         """Ask for a shutdown; returns at once (called from a signal handler)."""
         self._stop_requested.set()

@@ -196,7 +196,9 @@ def assemble(settings: Settings, metrics: Metrics, writer: logs.LogWriter, part:
         raise Refused(conflict, ExitCode.USAGE)
     handlers = loader.load(Path(settings.handlers), set(registry.types))
     access = (
-        logs.AccessLog(settings.access_log, settings.access_log_sample, writer)
+        logs.AccessLog(
+            settings.access_log, settings.access_log_sample, writer, settings.access_log_format
+        )
         if settings.access_log != "off"
         else None
     )
@@ -223,6 +225,8 @@ def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
 
     def stop() -> None:
         reloader.cancel()
+        if service.stop_requested:
+            service.hurry()
         service.request_stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -81,14 +81,19 @@ def test_a_blocking_handler_is_named_with_file_line_and_stack(
 
 def test_a_call_that_keeps_the_interpreters_lock_is_named_too(served: Serve) -> None:
     # While it lasts nobody can look. Afterwards its line is seen, or, when yet another thread
-    # got the lock first, the handler that was called last.
+    # got the lock first, the handler that was called last. On a machine that gives this process no
+    # core in that time it cannot be told from waiting for one, so it may take several calls.
     gateway = served(IN_C_WITH_THE_LOCK)
-    assert gateway.post("/v1/events/thing", {}).status == 202
-    until(lambda: bool(blocked_lines(gateway)))
+
+    def noticed() -> bool:
+        assert gateway.post("/v1/events/thing", {}).status == 202
+        return bool(blocked_lines(gateway))
+
+    until(noticed)
     (line,) = blocked_lines(gateway)
     assert line["handler"] == "thing"
     assert str(line["place"]).endswith(("thing.py:4", "thing.py:6"))
-    assert gateway.metric('ingest_hub_blocked_total{handler="thing"}') == 1
+    assert gateway.metric('ingest_hub_blocked_total{handler="thing"}') >= 1
 
 
 def test_a_place_is_logged_once_and_counted_every_time(served: Serve) -> None:

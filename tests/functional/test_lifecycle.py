@@ -97,6 +97,18 @@ def test_time_that_runs_out_at_shutdown_is_said_by_the_exit_code(new_gateway) ->
         assert gateway.wait() == 5
 
 
+def test_a_second_sigterm_cuts_short_what_the_first_one_waits_for(new_gateway) -> None:  # type: ignore[no-untyped-def]
+    gateway = new_gateway("--drain-timeout", "600")
+    with gateway.connect() as client:
+        client.send(b"POST /metrics HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n")
+        gateway.request("GET", "/livez")
+        gateway.send_signal(signal.SIGTERM)
+        while '"service.draining"' not in gateway.log():
+            threading.Event().wait(0.01)
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait() == 5
+
+
 def test_keep_alive_requests_are_not_dropped_by_a_shutdown_under_load(gateway: Gateway) -> None:
     outcomes: list[str] = []
     started = threading.Barrier(9)
