@@ -154,11 +154,12 @@ class CloudEventRouter:
         headers = head.headers
         require_body(head)
         codings = codings_in(headers)
+        flags = batch_flags(head)  # wrong ones are refused, also where they mean nothing
         media = headers.get("content-type", "").partition(";")[0].strip(" \t").lower()
         if media == STRUCTURED_TYPE:
             return self._plan("structured", self.any_type, codings, False, True, principal)
         if media == BATCHED_TYPE:
-            return self._plan("batched", self.any_type, codings, *batch_flags(head), principal)
+            return self._plan("batched", self.any_type, codings, *flags, principal)
         if media.startswith(MEDIA_PREFIX) or not is_json_media(media):
             raise IngestError(
                 "unsupported_media_type",

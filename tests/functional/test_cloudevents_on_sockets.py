@@ -259,6 +259,10 @@ def test_a_batch_may_be_atomic_and_without_ids(served: Gateway) -> None:
     assert (answer.status, answer.json()["rejected"]) == (422, 1)
     assert batched(served, []).json() == {"accepted": 0, "rejected": 0, "ids": []}
     assert batched(served, [event()], "?atomic=1").status == 400
+    # Also where they mean nothing, as for single events of a type.
+    body = json.dumps(event()).encode()
+    for fields in (STRUCTURED, BINARY):
+        assert served.request("POST", f"{PATH}?ids=no", body, fields).status == 400
 
 
 def test_many_events_of_a_batch_stay_in_order(served: Gateway) -> None:
