@@ -65,13 +65,13 @@ def banner(settings: Settings, facts: Facts, address: Any) -> str:
     ]
     if facts.example is not None:
         name, document = facts.example
-        key = " -H 'Authorization: Bearer ing_…'" if settings.keys_file else ""
+        key = " -H 'Authorization: Bearer ing_…'" if settings.keys_file != "off" else ""
         lines += [
             "  try",
             f"    curl -i {url}/v1/events/{name} -H 'Content-Type: application/json'{key} "
             f"-d {shlex.quote(document)}",
         ]
-    warning = exposed(address[0], settings.keys_file)
+    warning = exposed(address[0], settings.keys_file != "off")
     if warning is not None:
         lines.append(f"  WARNING  {warning}")
     return "\n".join(lines)

@@ -144,13 +144,14 @@ def _check_logging(path: Path, report: Report) -> None:
         report.problems.append(Finding("logging", str(path), None, None, message))
 
 
-def _check_keys(path: str, report: Report) -> None:
-    if path:
+def _check_keys(setting: str, report: Report) -> None:
+    path = keys_file.path_of(setting)
+    if path is not None:
         try:
-            keys_file.load(Path(path))
+            keys_file.load(path)
         except KeysError as error:
             problems = (problem.removeprefix(f"{path}: ") for problem in error.problems)
-            report.problems += [Finding("keys", path, None, None, text) for text in problems]
+            report.problems += [Finding("keys", setting, None, None, text) for text in problems]
 
 
 def _check_schemas(

@@ -90,10 +90,12 @@ class Exchange:
         answer: the bytes of the answer; None until it is complete.
         request_id: once it is known; see `Responder.request_id`.
         context: what the pipeline keeps between validation and commit.
+        times: when it passed from stage to stage; only where the slow-request log is on.
     """
 
     __slots__ = (
         "answer", "body", "close", "connection", "context", "head", "plan", "request_id", "started",
+        "times",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +110,7 @@ class Exchange:
         self.answer: bytes | None = None
         self.context: Any = None
         self.request_id = ""
+        self.times: list[float]  # unset, so that it costs nothing where it is not wanted
 
 
 def _kept(exchange: Exchange) -> int:

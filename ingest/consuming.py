@@ -263,6 +263,13 @@ class Consumers:
 
     def _show(self, name: str, those: list[Consumer]) -> None:
         metrics = self._shared.metrics
+        # There before the first one, so that its increase is seen.
+        for family in (
+            metrics.consumer_events,
+            metrics.consumer_dead_letters,
+            metrics.consumer_missed_events,
+        ):
+            family.cell(name)
         metrics.consumer_lag_events.cell(name).set_function(
             lambda: sum(consumer.lag_events for consumer in those)
         )

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from structlog.contextvars import bound_contextvars
+
 from ingest.batch import Fault, fault_members
 from ingest.codec import dumps
 from ingest.errors import IngestError, OffloadFull, Reject
 from ingest.handlers.event import Event
 from ingest.handlers.runner import HandlerFailed, HandlerTimeout, run_handler
 from ingest.journal.record import time_text
+from ingest.tracing import trace_names
 
 if TYPE_CHECKING:
     from ingest.connection import Exchange
@@ -60,19 +63,23 @@ class Handling:
             IngestError: the handler rejected the event, failed, took too long, or
                 returned something that does not match the schema.
         """
+        request_id = self._request_id(exchange, event_id)
         event = Event(
             data=value,
             id=event_id.decode(),
             type=target.name,
             time=time_text(self._ids.ms),
             headers=exchange.head.headers,
-            request_id=self._request_id(exchange, event_id),
+            request_id=request_id,
             key=target.producer,
         )
         try:
-            replacement = run_handler(
-                target.handler, event, self._settings.handler_timeout_seconds, self._metrics
-            )
+            # What the handler logs carries them.
+            names = trace_names(exchange.head.headers)
+            with bound_contextvars(request_id=request_id, **names):
+                replacement = run_handler(
+                    target.handler, event, self._settings.handler_timeout_seconds, self._metrics
+                )
         except Reject as rejected:
             raise Rejected(rejected) from rejected
         except OffloadFull as full:

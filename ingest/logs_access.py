@@ -12,19 +12,19 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gevent.hub import get_hub
 
-from ingest.logs_render import cut, json_text, timestamp
-from ingest.logs_secrets import scrub_target
+from ingest.logs_access_lines import Entry, renderer
+from ingest.logs_render import json_text
 from ingest.logs_writer import BLOCK_MAX_BYTES, LogWriter
 
 #: Lines wait at most this long for others to share their write.
 DELAY_SECONDS = 0.1
-#: Longest request target shown, in bytes.
-TARGET_MAX = 1024
+#: Of what never became a request.
+NO_HEADERS: Mapping[str, str] = {}
 
 
 class AccessLog:
@@ -37,6 +37,7 @@ class AccessLog:
         mode: one of the above.
         sample: share of the answers below 400 that mode `sample` writes, 0 to 1.
         writer: where the lines go and are counted.
+        form: `json` or `combined`.
         draw: a random number from 0 up to but not including 1.
         clock: seconds since the epoch.
 
@@ -51,6 +52,7 @@ class AccessLog:
         mode: str,
         sample: float,
         writer: LogWriter,
+        form: str = "json",
         *,
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
@@ -64,7 +66,8 @@ class AccessLog:
         self._size = 0
         self._timer: Any = None
         self.gap = self._next_gap()
-        self._identity = f'"service":{json_text(writer.service)},"worker":{writer.worker}'
+        identity = f'"service":{json_text(writer.service)},"worker":{writer.worker}'
+        self._render = renderer(form, writer.console, identity)
         writer.add_source(self.flush)
 
     def _next_gap(self) -> int:
@@ -93,6 +96,8 @@ class AccessLog:
         request_id: str,
         type: str,
         key: str = "-",
+        version: tuple[int, int] = (1, 1),
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> None:
         """Write one answered request down, if the mode and its turn have it.
 
@@ -101,6 +106,8 @@ class AccessLog:
             target: the request target as sent.
             type: event type, `-` for none.
             key: name of the key that it came with, `-` for none.
+            version: of HTTP.
+            headers: the request's, for `traceparent`, `Referer` and `User-Agent`.
         """
         if status < 400:
             if self.gap > 0:
@@ -111,25 +118,11 @@ class AccessLog:
             return
         level = "info" if status < 400 else "warning" if status < 500 else "error"
         self._writer.count(level)
-        peer = str(address[0]) if isinstance(address, tuple) and address else str(address or "-")
-        where = cut(scrub_target(target.decode("utf-8", "backslashreplace")), TARGET_MAX)
-        now = timestamp(self._clock())
-        if self._writer.console:
-            line = (
-                f"{now} [{level:<7}] {peer} {json_text(f'{method} {where}')} {status} "
-                f"{response_bytes} B {duration_seconds * 1000:.1f} ms {request_id}\n"
-            )
-        else:
-            known = "" if key == "-" else f'"key":{json_text(key)},'
-            line = (
-                f'{{"timestamp":"{now}","level":"{level}","event":"http.access",'
-                f'"logger":"ingest.access",{self._identity},'
-                f'"request_id":{json_text(request_id)},"address":{json_text(peer)},'
-                f'"method":{json_text(method)},"target":{json_text(where)},"status":{status},'
-                f'"type":{json_text(type)},{known}"request_bytes":{request_bytes},'
-                f'"response_bytes":{response_bytes},"duration_seconds":{duration_seconds:.6f}}}\n'
-            )
-        self._keep(line.encode())
+        entry = Entry(
+            self._clock(), level, address, method, target, version, status, request_bytes,
+            response_bytes, duration_seconds, request_id, type, key, headers,
+        )  # fmt: skip
+        self._keep(self._render(entry).encode())
 
     def _keep(self, line: bytes) -> None:
         if self._size + len(line) > BLOCK_MAX_BYTES:

@@ -59,6 +59,13 @@ SIZE_BUCKETS = tuple(float(1024 * 4**n) for n in range(9))
 JOURNALS = ("journal", "rejected", "dead")
 
 
+#: Where errors may turn up that nobody expected.
+PLACES = (
+    "blocking_monitor", "connection", "dedupe", "endpoint", "finaliser", "health", "hub",
+    "hub_monitor", "janitor", "journal", "metrics", "pool", "sweep", "thread",
+)  # fmt: skip
+
+
 class Metrics:
     """The metrics of one worker."""
 
@@ -586,6 +593,8 @@ class Metrics:
     def __init__(self) -> None:
         for family in CATALOGUE:
             setattr(self, family.attribute, family.build())
+        for place in PLACES:  # there before the first one, so that its increase is seen
+            self.unhandled_errors.cell(place)
         registry = CollectorRegistry()
         registry.register(Exposition(CATALOGUE, self.read))
         ProcessCollector(registry=registry)

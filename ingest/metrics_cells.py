@@ -88,10 +88,12 @@ class HistogramCell:
         bounds: upper bounds, ascending, each inclusive; one more bucket takes the rest.
     """
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("bounds", "counts", "examples", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
+        #: bucket → trace id, value and seconds since the epoch of the last one with a trace
+        self.examples: dict[int, tuple[str, float, float]] = {}
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum: float = 0.0
 
@@ -106,6 +108,14 @@ class HistogramCell:
             value = 0.0
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def example(self, value: float, trace_id: str, seconds: float) -> None:
+        """Say in which trace a value that was counted can be looked at: an exemplar.
+
+        Args:
+            seconds: since the epoch, when it was.
+        """
+        self.examples[bisect_left(self.bounds, value)] = trace_id, value, seconds
 
     def observe_ages(self, now: float, since: list[float]) -> None:
         """Count what lies between each of many moments and now; cheaper than one by one.

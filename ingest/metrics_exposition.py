@@ -22,12 +22,15 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from ingest.metrics_families import COUNTER, GAUGE, HISTOGRAM, Family
 
-#: A number, or of a histogram how many values fell into each bucket, and their sum.
-Value = float | tuple[Sequence[int], float]
+#: Bucket, trace id, value, seconds since the epoch: of a value that was counted, its exemplar.
+Examples = Sequence[tuple[int, str, float, float]]
+#: A number, or of a histogram how many values fell into each bucket, their sum, and exemplars.
+Value = float | tuple[Sequence[int], float, Examples]
 #: Label values → value.
 Cells = dict[tuple[str, ...], Value]
 #: Family, by the name of its attribute → its cells.
@@ -51,7 +54,7 @@ def read_family(family: Family, held: Any, failed: Callable[[Family, Exception],
     # A scrape may run while another thread adds a cell: the list is made in one step.
     cells = list(held.items()) if family.labels else [((), held)]
     if family.kind == HISTOGRAM:
-        return {labels: (list(cell.counts), cell.sum) for labels, cell in cells}
+        return {labels: (list(cell.counts), cell.sum, _examples(cell)) for labels, cell in cells}
     found: Cells = {}
     for labels, cell in cells:
         try:
@@ -59,6 +62,10 @@ def read_family(family: Family, held: Any, failed: Callable[[Family, Exception],
         except Exception as error:  # noqa: BLE001 - told, and must not fail the scrape
             failed(family, error)
     return found
+
+
+def _examples(cell: Any) -> Examples:
+    return [(bucket, *rest) for bucket, rest in list(cell.examples.items())]
 
 
 class Exposition(Collector):
@@ -85,18 +92,24 @@ def _metric(family: Family, cells: Cells) -> Metric:
     )
     for labels, value in cells.items():
         if isinstance(value, tuple):
-            counts, total = value
-            metric.add_metric(labels, _cumulated(family.buckets, counts), total)
+            counts, total, examples = value
+            metric.add_metric(labels, _cumulated(family.buckets, counts, examples), total)
         else:
             metric.add_metric(labels, value)
     return cast(Metric, metric)
 
 
-def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, int]]:
+def _cumulated(
+    bounds: Sequence[float], counts: Sequence[int], examples: Examples
+) -> list[tuple[str, int, Exemplar | None]]:
+    found = {
+        bucket: Exemplar({"trace_id": trace_id}, value, seconds)
+        for bucket, trace_id, value, seconds in examples
+    }
     buckets, below = [], 0
-    for bound, count in zip((*bounds, math.inf), counts, strict=True):
+    for bucket, (bound, count) in enumerate(zip((*bounds, math.inf), counts, strict=True)):
         below += count
-        buckets.append((floatToGoString(bound), below))
+        buckets.append((floatToGoString(bound), below, found.get(bucket)))
     return buckets
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import fsum
 
-from ingest.metrics_exposition import Cells, Readings, Value
+from ingest.metrics_exposition import Cells, Examples, Readings, Value
 from ingest.metrics_families import GAUGE, Family
 
 
@@ -57,9 +57,18 @@ def _add(base: Value | None, last: Value | None) -> Value:
         assert found is not None
         return found
     if isinstance(base, tuple) and isinstance(last, tuple):
-        return [a + b for a, b in zip(base[0], last[0], strict=True)], base[1] + last[1]
+        counts = [a + b for a, b in zip(base[0], last[0], strict=True)]
+        return counts, base[1] + last[1], newest(base[2], last[2])
     assert not isinstance(base, tuple) and not isinstance(last, tuple)
     return base + last
+
+
+def newest(*several: Examples) -> Examples:
+    """Of each bucket the exemplar that is the latest."""
+    found = {}
+    for example in sorted((e for examples in several for e in examples), key=lambda e: e[3]):
+        found[example[0]] = example
+    return list(found.values())
 
 
 def combine(catalogue: Iterable[Family], shares: Sequence[Share]) -> Readings:
@@ -83,7 +92,7 @@ def _together(family: Family, values: list[Value]) -> Value:
     if isinstance(values[0], tuple):
         histograms = [value for value in values if isinstance(value, tuple)]
         counts = [sum(column) for column in zip(*(h[0] for h in histograms), strict=True)]
-        return counts, fsum(h[1] for h in histograms)
+        return counts, fsum(h[1] for h in histograms), newest(*(h[2] for h in histograms))
     numbers = [value for value in values if not isinstance(value, tuple)]
     if family.combine == "max":
         return max(numbers)

@@ -28,7 +28,7 @@ def _cells(found: list[tuple[list[str], Any]]) -> Cells:
 
 def _value(value: Any) -> Value:
     if isinstance(value, list):
-        counts, total = value
-        return counts, total
+        counts, total, examples = value
+        return counts, total, [tuple(example) for example in examples]
     number: float = value
     return number

@@ -14,7 +14,6 @@ This module must not know sockets or files.
 
 from __future__ import annotations
 
-import re
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,7 @@ from ingest.pipeline_cloudevents import CloudEvents
 from ingest.pipeline_dedupe import Deduping
 from ingest.pipeline_runs import Runs
 from ingest.refusing import Refusing
+from ingest.tracing import traceparent_of
 
 if TYPE_CHECKING:
     from ingest.journal import Journal
@@ -47,11 +47,6 @@ if TYPE_CHECKING:
     from ingest.responder import Responder
     from ingest.routes import Target
     from ingest.settings import Settings
-
-#: W3C Trace Context section 3.2: version ff and all-zero ids are invalid.
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-)
 
 
 class Pipeline:
@@ -190,8 +185,8 @@ class Pipeline:
             target.middle_ms = ms
         if exchange.head.cacheable:  # heads with fields of one request only are not
             return target.middle
-        traceparent = exchange.head.headers.get("traceparent")
-        if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
+        traceparent = traceparent_of(exchange.head.headers)
+        if traceparent is not None:
             schema, producer = target.dataschema, target.producer
             time = time_text(ms)
             return middle(self._source, target.name, time, schema, traceparent, producer)

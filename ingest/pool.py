@@ -63,6 +63,7 @@ class WorkPool:
             taken nothing.
         on_failure: called with the work whose processing raised.
         metrics: where depth, size, waits and refusals are counted.
+        about: what the log says of work whose processing raised.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class WorkPool:
         together: Callable[[deque[Any]], int],
         on_failure: Callable[[Any, BaseException], None],
         metrics: Metrics,
+        about: Callable[[Any], dict[str, str]] = lambda _: {},
     ) -> None:
         self.size = size
+        self._about = about
         self.in_use = 0
         self.queue_max = queue_max
         self._process = process
@@ -212,7 +215,7 @@ class WorkPool:
     def failed(self, work: Any, error: BaseException) -> None:
         """Account for an error that nobody caught: count, log, and answer the client."""
         self._metrics.unhandled_errors.cell("pool").value += 1
-        log.error("pool.unhandled_error", exc_info=error)
+        log.error("pool.unhandled_error", exc_info=error, **self._about(work))
         self._on_failure(work, error)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ingest.answers import JSON, answer, problem
 from ingest.connection import Connection, Exchange
 from ingest.errors import IngestError
+from ingest.tracing import trace_names, trace_of
 
 if TYPE_CHECKING:
     from ingest.journal.record import IdSource
@@ -109,6 +110,14 @@ class Responder:
                 exchange.request_id = (otherwise or self._ids.next()).decode()
         return exchange.request_id
 
+    def about(self, exchange: Exchange) -> dict[str, str]:
+        """What a log line about a request says of it: its id, its type, its trace."""
+        return {
+            "request_id": self.request_id(exchange),
+            "type": exchange.plan.type_name,
+            **trace_names(exchange.head.headers),
+        }
+
     def overloaded(self, detail: str) -> IngestError:
         """The refusal of a request for which there is no room now."""
         return IngestError("overloaded", detail, headers={"Retry-After": self.retry_after()})
@@ -136,6 +145,9 @@ class Responder:
         duration = time.monotonic() - exchange.started
         if not plan.alone:  # how long those take is their clients' choice
             metrics.request_duration.observe(duration)
+            # A head that is cacheable has no traceparent.
+            if not exchange.head.cacheable and (trace := trace_of(exchange.head.headers)):
+                metrics.request_duration.example(duration, trace.trace_id, time.time())
         access = self._access
         if access is not None and access.wants(status):
             head = exchange.head
@@ -150,6 +162,8 @@ class Responder:
                 request_id=request_id,
                 type=plan.type_name,
                 key=plan.principal.name,
+                version=head.version,
+                headers=head.headers,
             )
 
     # -- one answer ---------------------------------------------------------------------

@@ -13,7 +13,7 @@ RFC 5789 section 3.1 (Accept-Post's model, W3C LDP 7.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
@@ -427,14 +427,17 @@ def batch_flags(head: Head) -> tuple[bool, bool]:
     Raises:
         IngestError: bad_parameter.
     """
-    query = dict(parse_qsl(head.query)) if head.query else {}
+    query = parse_qsl(head.query, keep_blank_values=True) if head.query else []
     return _flag(query, "atomic", default=False), _flag(query, "ids", default=True)
 
 
-def _flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
-    value = query.get(name)
-    if value is None:
+def _flag(query: Sequence[tuple[str, str]], name: str, *, default: bool) -> bool:
+    values = [value for key, value in query if key == name]
+    if not values:
         return default
+    if len(values) > 1:
+        raise IngestError("bad_parameter", f"?{name} is given {len(values)} times.")
+    (value,) = values
     if value not in ("true", "false"):
         raise IngestError("bad_parameter", f"?{name} takes true or false, not {value[:32]!r}.")
     return value == "true"

@@ -299,7 +299,7 @@ class Server:
         except IngestError as error:
             responder.problem(exchange, error)
         except Exception as error:  # noqa: BLE001 - counted, logged and answered
-            self.unhandled("endpoint", error)
+            self.unhandled("endpoint", error, **responder.about(exchange))
             responder.problem(exchange, IngestError("internal_error"))
 
     def refuse(self, exchange: Exchange) -> None:
@@ -315,10 +315,10 @@ class Server:
         """Answer something that never became a request, as the connection's last answer."""
         self._responder.protocol_error(connection, error)
 
-    def unhandled(self, where: str, error: BaseException) -> None:
-        """Account for an error that nobody expected."""
+    def unhandled(self, where: str, error: BaseException, **about: str) -> None:
+        """Account for an error that nobody expected; `about` the request it concerns."""
         self._metrics.unhandled_errors.cell(where).value += 1
-        log.error("server.unhandled_error", where=where, exc_info=error)
+        log.error("server.unhandled_error", where=where, exc_info=error, **about)
 
     # -- time limits -----------------------------------------------------------------------
 

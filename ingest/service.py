@@ -15,10 +15,13 @@ from typing import Any, NamedTuple
 from gevent.event import Event
 
 from ingest import endpoints_journal, logs, routes_cloudevents, wsgi_mounts
+from ingest.access import keys_file
 from ingest.access.gate import Gate
 from ingest.blocking import BlockingMonitor
 from ingest.blocking_stacks import Stacks
 from ingest.consuming import Consumers
+from ingest.debug import remember_greenlets
+from ingest.debug_endpoints import DebugEndpoints
 from ingest.dedupe_keeper import Keeper
 from ingest.dedupe_store import KeyStore
 from ingest.endpoints import Endpoint, Endpoints
@@ -45,6 +48,7 @@ from ingest.routes import Router, Target, Ways
 from ingest.routes_cloudevents import CloudEventRouter
 from ingest.server import Server
 from ingest.settings import Settings
+from ingest.slow import SlowResponder, Stages
 from ingest.version import __version__
 from ingest.wsgi import Mounts
 
@@ -129,7 +133,9 @@ class Service:
                 metrics,
                 {"journal": self.journal.segments_removed},
             )
-        self.responder = Responder(settings, metrics, self.journal.id_source, access)
+        stages = Stages() if settings.slow_request_seconds else None
+        responder = Responder if stages is None else SlowResponder
+        self.responder = responder(settings, metrics, self.journal.id_source, access)
         self.rejected: RejectedEvents | None = None
         if any(t.options.on_reject == "keep" for t in registry.types.values()):
             directory = Path(settings.data) / "rejected"
@@ -139,12 +145,17 @@ class Service:
             settings.pool_size,
             settings.pool_residents,
             settings.pool_queue_max,
-            self.pipeline.process,
-            self.pipeline.runs.take,
+            self.pipeline.process if stages is None else stages.process(self.pipeline.process),
+            self.pipeline.runs.take if stages is None else stages.together(self.pipeline.runs.take),
             self.pipeline.failed,
             metrics,
+            self.responder.about,
         )
         self.pipeline.attach(self.pool)
+        submit: Callable[[Any], None] = self.pool.submit
+        spawn: Callable[..., None] = self.pool.spawn
+        if stages is not None:
+            submit, spawn = stages.submit(submit), stages.spawn(spawn)
         before = loader.before_answers(handlers)
         targets = {
             name: Target(
@@ -180,10 +191,11 @@ class Service:
             self._followers,
         )
         self.gate: Gate | None = None
-        if settings.keys_file:
-            self.gate = Gate(Path(settings.keys_file), metrics, self._decide_anew)
+        keys_path = keys_file.path_of(settings.keys_file)
+        if keys_path is not None:
+            self.gate = Gate(keys_path, metrics, self._decide_anew)
         cloudevents = CloudEventRouter(
-            targets, self.pipeline.cloudevents, self.pool.submit, self.pool.spawn, settings, metrics
+            targets, self.pipeline.cloudevents, submit, spawn, settings, metrics
         )
         self.pipeline.cloudevents.attach(cloudevents)
         self._router = router = Router(
@@ -195,8 +207,8 @@ class Service:
                 self.pipeline.batches.array,
                 self.pipeline.coded,
             ),
-            self.pool.submit,
-            self.pool.spawn,
+            submit,
+            spawn,
             {
                 **endpoints.table(),
                 **self._gathered(part.gather),
@@ -226,6 +238,8 @@ class Service:
         if self.gate is not None:
             cloudevents.attach(self.gate, router.target)
         self.server = Server(settings, metrics, self.pool, self.responder, router)
+        #: for the admin listener only
+        self.debug = DebugEndpoints(self.responder, part.number, self._figures())
         self.hub_monitor = HubMonitor(metrics)
         self.blocking_monitor = BlockingMonitor(
             settings.max_blocking_seconds,
@@ -239,6 +253,19 @@ class Service:
             handlers.values(), settings.handler_setup_timeout_seconds, metrics
         )
         self._add_checks(registry)
+
+    def _figures(self) -> dict[str, Callable[[], float]]:
+        """What takes memory, as far as it is counted anyway."""
+        metrics, server = self.metrics, self.server
+        return {
+            "connections": lambda: len(server.connections),
+            "connection_buffered_bytes": metrics.buffered_bytes.read,
+            "head_cache_entries": metrics.head_cache_entries.read,
+            "pool_in_use": lambda: self.pool.in_use,
+            "pool_waiting": metrics.pool_waiting.read,
+            "journal_pending_bytes": lambda: self.journal.pending_bytes,
+            "dedupe_entries": lambda: sum(c.read() for _, c in metrics.dedupe_entries.items()),
+        }
 
     def _decide_anew(self) -> None:
         """What was decided about heads may be wrong now: keys have changed."""
@@ -308,6 +335,7 @@ class Service:
             self.gate.start()
         # What lives as long as the process need not be looked at by every collection.
         gc.collect()
+        remember_greenlets()
         gc.freeze()
         # A turn of the loop may hold hundreds of requests at once: they are no garbage, and
         # looking at them each time 700 more have come is in vain. Cycles are rare here.

@@ -144,11 +144,11 @@ class Settings:
 
     # -- access ----------------------------------------------------------------------------
     keys_file: str = _setting(
-        "",
+        "off",
         "access",
-        "File of API keys, made by `keys add`. When it is named, events are taken from, and what "
-        "is stored is given to, those who have a key. A change is noticed within two seconds.",
-        placeholder="FILE",
+        "File of API keys, made by `keys add`, or off. With one, events are taken from, and what is "
+        "stored is given to, those who have a key. It may change at any time.",
+        placeholder="off|FILE",
     )
 
     # -- paths -----------------------------------------------------------------------------
@@ -666,6 +666,18 @@ class Settings:
     )
     access_log_sample: float = _setting(
         0.01, "logs", "Share of requests for access_log sample.", minimum=0, maximum=1
+    )
+    access_log_format: Literal["json", "combined"] = _setting(
+        "json",
+        "logs",
+        "Its lines: JSON like the rest of the log, or Apache's combined format.",
+    )
+    slow_request_seconds: float = _setting(
+        0.0,
+        "logs",
+        "A request that takes longer from its last byte to its answer is logged with where the "
+        "time went; 0 logs none.",
+        minimum=0,
     )
     log_queue_max: int = _setting(
         10_000,

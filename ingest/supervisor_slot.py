@@ -77,6 +77,8 @@ class Slot:
         self.listener: Listener | None = None
         self._settings = settings
         self._metrics = metrics
+        for cause in ("died", "asked"):
+            metrics.worker_restarts.cell(str(number), cause)  # there before the first one
         self._lock = lock
         self._hear = hear
         self._ended = ended

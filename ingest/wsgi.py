@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent
 from gevent.event import Event
+from structlog.contextvars import bind_contextvars
 
 from ingest.connection_limits import Broken
 from ingest.errors import IngestError
 from ingest.logs import get_logger
+from ingest.tracing import trace_names
 from ingest.wsgi_answer import DISCARD_MAX_BYTES, Answer, Misuse
 from ingest.wsgi_channel import Channel, OwnFile
 from ingest.wsgi_environ import environ_of
@@ -174,6 +176,8 @@ class _Call:
             BaseException: whatever the application, or sending, raises.
         """
         answer = self._answer
+        # What the application logs carries them: this greenlet is the request's own.
+        bind_contextvars(request_id=self._request_id, **trace_names(self._exchange.head.headers))
         result = self.mount.app(self._environ(), answer.start_response)
         try:
             if not self._send_file(result):

@@ -68,10 +68,11 @@ def add_commands(subparsers: Any) -> None:
 
 def _guarded(run: Callable[[argparse.Namespace, Path], int]) -> Callable[..., int]:
     def guarded(arguments: argparse.Namespace) -> int:
-        if not arguments.keys_file:
+        path = keys_file.path_of(arguments.keys_file)
+        if path is None:
             return _complain("keys are off: name their file, for example --keys-file keys.json")
         try:
-            return run(arguments, Path(arguments.keys_file))
+            return run(arguments, path)
         except KeysError as error:
             return _complain("\n".join(error.problems), ExitCode.PROBLEMS)
         except OSError as error:

@@ -8,17 +8,17 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 
-def exposed(host: str, keys_file: str) -> str | None:
+def exposed(host: str, keys_are_on: bool) -> str | None:
     """What to warn of when a gateway listens beyond its own machine and takes all that comes.
 
     Args:
         host: address that the listening socket is bound to.
-        keys_file: the setting.
+        keys_are_on: whether there is a keys file.
 
     Returns:
         a sentence; None where there is nothing to warn of.
     """
-    if keys_file:
+    if keys_are_on:
         return None
     try:
         if ip_address(host).is_loopback:

@@ -15,9 +15,8 @@ import secrets
 from base64 import b32encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any, NamedTuple
-
-from jsonschema import Draft202012Validator
 
 from ingest.access.principal import Principal, Quota
 
@@ -71,7 +70,14 @@ SCHEMA: Mapping[str, Any] = {
         }
     },
 }
-_VALIDATOR = Draft202012Validator(SCHEMA)
+
+
+@cache
+def _validator() -> Any:
+    # It takes more than a second to import, and most commands never read keys.
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(SCHEMA)
 
 
 class KeysError(Exception):
@@ -135,7 +141,7 @@ class Keys:
             document = json.loads(text)
         except ValueError as error:
             raise KeysError([f"no JSON: {error}"]) from None
-        faults = sorted(_VALIDATOR.iter_errors(document), key=lambda fault: fault.json_path)
+        faults = sorted(_validator().iter_errors(document), key=lambda fault: fault.json_path)
         if faults:
             raise KeysError([f"{fault.json_path}: {fault.message[:200]}" for fault in faults[:20]])
         entries = document["keys"]

@@ -15,6 +15,11 @@ from ingest.access.keys import Keys, KeysError
 MODE = 0o600
 
 
+def path_of(setting: str) -> Path | None:
+    """The file that the setting `keys_file` names; None where keys are off."""
+    return None if setting == "off" else Path(setting)
+
+
 def load(path: Path) -> Keys:
     """Read a keys file.
 

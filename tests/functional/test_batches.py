@@ -64,6 +64,9 @@ def test_atomic_is_all_or_nothing(gateway: Gateway) -> None:
     assert gateway.journal() == []
     good = json.dumps([metric(1), metric(2)]).encode()
     assert gateway.request("POST", "/v1/batch/metrics?atomic=true", good, JSON).status == 202
+    for query in ("atomic=", "atomic=1", "atomic", "ids=TRUE", "atomic=true&atomic=false"):
+        refused = gateway.request("POST", f"/v1/batch/metrics?{query}", good, JSON)
+        assert (refused.status, refused.json()["code"]) == (400, "bad_parameter")
     assert len(gateway.journal()) == 2
 
 

@@ -2,21 +2,23 @@
 
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 
 from ingest import cli
 from ingest.cli import load_settings
 from ingest.exits import ExitCode
-from ingest.health_command import target_of_settings
-from tests.support.gateway import Gateway
+from ingest.health_command import Unusable, ask, target_of_settings
+from tests.support.gateway import ROOT, Gateway
 
 
 class Done(NamedTuple):
@@ -190,3 +192,79 @@ def test_what_cannot_be_asked_is_2_and_said_in_words(health, arguments: tuple[st
 def test_the_address_asked_is_one_that_reaches_the_listener(bind: str, asked: str) -> None:
     settings, _ = load_settings({"bind": bind}, {})
     assert str(target_of_settings(settings, "/livez")) == asked
+
+
+CERTIFICATE = ROOT / "tests" / "data" / "tls" / "localhost.crt"
+
+
+@contextmanager
+def tls_peer() -> Iterator[int]:
+    """Someone who answers one request 200 over TLS, with a certificate that signs itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_suffix(".key"))
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener.accept()[0] as client:
+            try:
+                with context.wrap_socket(client, server_side=True) as secure:
+                    secure.recv(4096)
+                    secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")
+            except ssl.SSLError:
+                pass  # the client did not like the certificate
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        thread.join()
+        listener.close()
+
+
+def test_a_url_s_certificate_is_checked(health) -> None:  # type: ignore[no-untyped-def]
+    with tls_peer() as port:
+        done = health("--url", f"https://127.0.0.1:{port}")
+    assert done.returncode == ExitCode.PROBLEMS
+    assert "its certificate is refused: self-signed certificate" in done.stderr
+    with tls_peer() as port:
+        done = health("--url", f"https://localhost:{port}/readyz", SSL_CERT_FILE=str(CERTIFICATE))
+    assert (done.returncode, done.stderr) == (ExitCode.OK, "")
+
+
+def settings_of(**changes: str) -> Any:
+    """What the command looks at of the settings."""
+    defaults = {"bind": "127.0.0.1:1", "admin_bind": "", "tls_cert": "", "tls_client_auth": "off"}
+    return SimpleNamespace(**{**defaults, **changes})
+
+
+def test_the_own_listener_s_certificate_is_for_other_names_and_not_checked() -> None:
+    with tls_peer() as port:
+        settings = settings_of(bind=f"0.0.0.0:{port}", tls_cert=str(CERTIFICATE))
+        target = target_of_settings(settings, "/livez")
+        assert str(target) == f"https://127.0.0.1:{port}/livez?verbose"
+        assert ask(target, 30) == (200, b"ok\n")
+
+
+def test_the_admin_listener_is_asked_where_there_is_one_in_the_clear() -> None:
+    settings = settings_of(admin_bind="[::]:9090", tls_cert="c", tls_client_auth="required")
+    assert str(target_of_settings(settings, "/readyz")) == "http://[::1]:9090/readyz?verbose"
+
+
+def test_a_listener_that_wants_a_certificate_of_its_clients_cannot_be_asked() -> None:
+    settings = settings_of(tls_cert="c", tls_client_auth="required")
+    with pytest.raises(Unusable, match="admin_bind"):
+        target_of_settings(settings, "/livez")
+
+
+def test_it_loads_nothing_that_takes_long_since_it_runs_every_few_seconds() -> None:
+    code = "import sys; from ingest import cli; cli.main(sys.argv[1:]); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "health", "--bind", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    loaded = set(done.stdout.split())
+    assert "ingest.health_command" in loaded
+    assert not loaded & {"jsonschema", "jsonschema_rs", "duckdb", "pyarrow", "ingest.service"}

@@ -140,3 +140,20 @@ def test_what_a_client_chose_is_stored_as_data_on_one_line(logged: Gateway) -> N
         for raw_line in path.read_bytes().splitlines():
             if raw_line.strip():
                 assert json.loads(raw_line)["specversion"] == "1.0"
+
+
+def test_a_line_of_the_combined_log_keeps_its_parts_whatever_a_client_says(new_gateway) -> None:  # type: ignore[no-untyped-def]
+    gateway = new_gateway("--access-log", "all", "--access-log-format", "combined")
+    for break_ in BREAKS:
+        for field in (b"User-Agent: a%sb", b"Referer: http://a/%s?token=s3cr3t"):
+            line = field.replace(b"%s", break_)
+            raw(gateway, b"GET /x?token=s3cr3t HTTP/1.1\r\nHost: t\r\n" + line + b"\r\n\r\n")
+        raw(gateway, b"GET /" + break_ + b" HTTP/1.1\r\nHost: t\r\n\r\n")
+    gateway.stop()
+    quoted = r'"(?:[^"\\]|\\.)*"'
+    apache = re.compile(rf"\S+ - \S+ \[[^\]]+\] {quoted} \d{{3}} \d+ {quoted} {quoted}")
+    lines = [line for line in gateway.log().split("\n") if not line.startswith("{")]
+    assert len(lines) > 2 * len(BREAKS)
+    for line in filter(None, lines):
+        assert apache.fullmatch(line) and line.isascii() and line.isprintable(), line
+    assert "s3cr3t" not in gateway.log()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ingest import cli
 from tests.support.gateway import Answer, Gateway
 from tests.support.waiting import until
 
@@ -39,10 +42,10 @@ class Served:
         )
 
     def keys(self, *words: str) -> Any:
-        command = [sys.executable, "-m", "ingest", "keys", *words, "--json"]
-        flags = ["--keys-file", str(self.file)]
-        done = subprocess.run([*command, *flags], capture_output=True, timeout=60, check=True)
-        return json.loads(done.stdout)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            assert cli.main(["keys", *words, "--json", "--keys-file", str(self.file)]) == 0
+        return json.loads(said.getvalue())
 
     def ask(
         self, path: str, token: str | None, body: bytes | None = EVENT, **fields: str

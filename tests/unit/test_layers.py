@@ -14,7 +14,7 @@ PURE = (
     "encodings",
     "errors", "exits", "handlers/event", "journal/frame",
     "journal/record", "journal/replay_messages", "metrics_sums", "metrics_wire",
-    "openapi_parts", "ranges", "representations", "type_options",
+    "openapi_parts", "ranges", "representations", "tracing", "type_options",
     "wsgi_answer", "wsgi_environ",
     *(f"http/{path.stem}" for path in (PACKAGE / "http").glob("[a-z]*.py")),
 )  # fmt: skip
@@ -25,7 +25,7 @@ IMPURE = {
 
 #: Lowest first: a module imports nothing of a layer above its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("version", "exits", "errors"),
+    ("version", "exits", "errors", "tracing"),
     ("encodings",),
     ("settings", "codec", "http", "metrics", "type_options"),
     (
@@ -60,6 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("responder",),
     ("handling", "refusing", "wsgi"),
     ("pipeline", "endpoints", "openapi", "server"),
+    ("slow", "debug"),
     ("service", "banner", "supervisor", "worker"),
     ("check", "cli_parser"),
     ("docs", "cli", "testing"),

@@ -48,7 +48,7 @@ def test_a_gauge_that_is_no_number_is_left_out() -> None:
 def test_counters_and_histograms_are_summed_and_gauges_combined_as_declared() -> None:
     found = together(share(counted(3, (0.01,), 50)), share(counted(4, (0.01, 9.0), 20)))
     assert found["requests"] == {("order", "202"): 7}
-    counts, total = found["request_duration"][()]
+    counts, total, _ = found["request_duration"][()]
     assert sum(counts) == 3
     assert total == pytest.approx(9.02)
     assert found["journal_free_bytes"] == {(): 20}
