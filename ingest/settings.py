@@ -146,8 +146,8 @@ class Settings:
     keys_file: str = _setting(
         "off",
         "access",
-        "File of API keys, made by `keys add`, or off. With one, events are taken from, and what is "
-        "stored is given to, those who have a key. It may change at any time.",
+        "File of API keys, made by `keys add`, or off. With one, events are taken from those who "
+        "have a key, and what is stored is given to them. It may change at any time.",
         placeholder="off|FILE",
     )
 
