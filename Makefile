@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test services slow crash lint bench bench-page bench-test guard guard-update docs coverage fuzz fuzz-short clean
+.PHONY: run test services production manifests slow crash lint bench bench-page bench-test guard guard-update docs coverage fuzz fuzz-short lock audit clean
 
 # The stamp says that what setup.cfg asks for is installed; a newer setup.cfg installs again.
 $(STAMP): setup.cfg pyproject.toml
@@ -26,6 +26,24 @@ services: $(STAMP)
 		{ echo "missing: apt-get install postgresql redis-server" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[services]'
 	$(BIN)/python -m pytest tests/services
+
+# The gateway among the programs it is deployed with: proxies, systemd, Prometheus. Short versions;
+# the tests say which variable makes them longer. One of them needs root.
+AS_ROOT := tests/production/test_deployment_image.py
+production: $(STAMP)
+	@for tool in haproxy nginx openssl promtool systemd-analyze strace; do \
+		command -v $$tool >/dev/null || { echo "$$tool is missing: apt-get install" \
+			"haproxy nginx libnginx-mod-stream openssl prometheus systemd strace" >&2; exit 1; }; done
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[production]'
+	@test "$$(id -u)" = 0 || echo "NOT RUN: $(AS_ROOT), which only root can" >&2
+	$(BIN)/python -m pytest tests/production $$(test "$$(id -u)" = 0 || echo --ignore=$(AS_ROOT))
+
+# The Kubernetes manifests and the compose file, put together and read by the tools that do.
+manifests: $(STAMP)
+	@for tool in kubectl go; do command -v $$tool >/dev/null || { \
+		echo "$$tool is missing" >&2; exit 1; }; done
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[production]'
+	$(BIN)/python -m pytest tests/manifests
 
 # Thousands of slow and greedy clients; takes some minutes and wants the machine for itself.
 slow: $(STAMP)
@@ -92,6 +110,20 @@ fuzz: $(FUZZ_STAMP)
 
 fuzz-short: $(FUZZ_STAMP)
 	$(FUZZ_VENV)/bin/python -m tests.fuzz --seconds 60
+
+# What the container image is made of, by version and hash. Again after a change of setup.cfg.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --upgrade --custom-compile-command 'make lock'
+
+lock: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check uv
+	$(LOCK) setup.cfg --output-file ops/docker/requirements.txt
+	echo 'setuptools >= 77' | $(LOCK) - --output-file ops/docker/requirements-build.txt
+
+# Known vulnerabilities of what the image is made of, and licences that are not on the list.
+audit: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m ops.audit
 
 # The pages that are made from declarations; a test fails when they are not current.
 docs: $(STAMP)

@@ -72,7 +72,7 @@ def problem_document(error: IngestError, request_id: str) -> dict[str, Any]:
     """The problem details object of an error (RFC 9457 section 3.1)."""
     failure = error.failure
     document: dict[str, Any] = {
-        "type": f"urn:ingest:error:{error.code}",
+        "type": failure.type or f"urn:ingest:error:{error.code}",
         "title": failure.title,
         "status": failure.status,
         "code": error.code,

@@ -71,7 +71,7 @@ def banner(settings: Settings, facts: Facts, address: Any) -> str:
             f"    curl -i {url}/v1/events/{name} -H 'Content-Type: application/json'{key} "
             f"-d {shlex.quote(document)}",
         ]
-    warning = exposed(address[0], settings.keys_file != "off")
+    warning = exposed(address[0], settings)
     if warning is not None:
         lines.append(f"  WARNING  {warning}")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from pathlib import Path
 from ingest import blocking_packages, logs, wsgi_mounts
 from ingest.access import keys_file
 from ingest.access.keys import KeysError
+from ingest.access.webhooks import problems_of
 from ingest.codec import dumps
 from ingest.handlers.lifecycle import Lifecycle
 from ingest.handlers.loader import (
@@ -171,6 +172,8 @@ def _check_schemas(
     if conflict is not None:
         place, line = _split_line(settings.origins.get("workers", "workers"))
         report.problems.append(Finding("settings", place, line, None, conflict))
+    hooks = [(n, t.options.webhook) for n, t in registry.types.items() if t.options.webhook]
+    report.problems += [Finding("keys", "x-ingest", None, None, p) for p in problems_of(hooks)]
     report.types = sorted(registry.types)
     report.warnings += schema_findings(registry.warnings)
     routes = (route for kind in registry.types.values() for route in kind.options.routes)

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 import greenlet
 from gevent.hub import get_hub
 
+from ingest.access import proxy_protocol
 from ingest.answers import CONTINUE
 from ingest.connection_limits import (
     LINGER_MAX_BYTES,
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ingest.http.head import Head
+    from ingest.http.parser import RequestParser
+    from ingest.peer import Peer
+    from ingest.pool import Judge
     from ingest.routes import Plan
     from ingest.server import Server
     from ingest.settings import Settings
@@ -127,23 +131,27 @@ class Connection:
         server: who accepted it and owns its greenlet.
         sock: the raw non-blocking socket.
         address: the peer's address, as accept gave it.
+        peer: what is known of the other side.
     """
 
     __slots__ = (
         "_account", "_behind", "_loop", "_rated_since", "_receive", "_received", "_resting",
         "_server", "_stalled_left", "_switch_to_hub", "_unsent", "_wait", "_whole",
-        "_write_watcher", "address", "closing", "dirty", "exchanges", "finished", "greenlet",
-        "parser", "phase", "since", "sock", "stalled_since", "watcher",
+        "_write_watcher", "address", "closing", "counted", "dirty", "exchanges", "finished",
+        "greenlet", "parser", "peer", "phase", "since", "sock", "stalled_since", "watcher",
     )  # fmt: skip
 
-    def __init__(self, server: Server, sock: socket.socket, address: Any) -> None:
+    def __init__(self, server: Server, sock: socket.socket, address: Any, peer: Peer) -> None:
         hub = get_hub()
         self._server = server
         self._loop = hub.loop
         self._switch_to_hub = hub.switch
         self.sock = sock
         self.address = address
-        self.parser = server.new_parser()
+        self.peer = peer
+        #: among the connections of its address, which are limited
+        self.counted = False
+        self.parser: RequestParser = server.new_parser(peer)
         self.exchanges: deque[Exchange] = deque()
         self._unsent: bytes = b""
         #: bytes of answers that are complete and wait for an earlier one
@@ -208,13 +216,32 @@ class Connection:
             plan is None
             or plan.immediate
             or not head.keep_alive
-            or pool.in_use >= pool.size
+            or pool.in_use >= pool.limit
             or len(exchanges) >= PIPELINE_MAX - 1
         ):
-            return False
+            short = pool.short
+            if short is None or plan is None or plan.immediate or not head.keep_alive:
+                return False
+            return self._take_if_short(short, head, plan, body)
         self.since = now = monotonic()
         exchange = Exchange(self, head, plan, body, now)
         exchanges.append(exchange)
+        pool.in_use += 1
+        plan.submit(exchange)
+        return True
+
+    def _take_if_short(self, short: Judge, head: Head, plan: Plan, body: bytes) -> bool:
+        """The same while there is too much to do: most requests end here, as cheaply as can be."""
+        pool = self._server.pool
+        if self.exchanges or pool.in_use >= pool.size or not short.quick:
+            return False
+        self.since = now = monotonic()
+        refusal = short.take(self, plan)
+        if refusal is not None:
+            self.send(refusal)
+            return True
+        exchange = Exchange(self, head, plan, body, now)
+        self.exchanges.append(exchange)
         pool.in_use += 1
         plan.submit(exchange)
         return True
@@ -224,6 +251,9 @@ class Connection:
     def _run(self, _: None = None) -> None:
         reason = "error"
         try:
+            door = self._server.door
+            if door is not None and door.introduces:
+                self._be_introduced()
             reason = self._serve()
         except Finished:
             reason = self._end("drain")
@@ -292,7 +322,7 @@ class Connection:
                 self.since = now
                 plan = head.plan
                 if plan is None:
-                    plan = server.plan(head)
+                    plan = server.plan(head, self.peer)
                 if body is None:
                     body = b"" if plan.streamed else next_body()
                     if body is None:
@@ -309,7 +339,7 @@ class Connection:
                         server.answer_now(exchange)
                     if parser.buffered:
                         self._yield_turn()
-                elif pool.in_use < pool.size:
+                elif pool.in_use < pool.limit:
                     pool.in_use += 1
                     plan.submit(exchange)
                 elif self._wait_for_slot():
@@ -330,6 +360,44 @@ class Connection:
             return self._end("protocol")
 
     # -- receiving ------------------------------------------------------------------
+
+    def belongs_to(self, peer: Peer, address: Any) -> None:
+        """From here on the other side is somebody else, who has sent nothing yet."""
+        self.peer = peer
+        self.address = address
+        self.parser = self._server.new_parser(peer)
+        self._whole = self.parser.whole
+
+    def _be_introduced(self) -> None:
+        """Read the proxy's header, which stands before everything else.
+
+        Raises:
+            Broken: it is none, or does not come in time, or its client may not come in. Nobody
+                is answered: it is not known to whom, and in which language.
+        """
+        self.phase = Phase.HEAD
+        data = b""
+        try:
+            while (found := proxy_protocol.parse(data)) is None:
+                try:
+                    received = self.sock.recv(RECEIVE_BYTES)
+                except BlockingIOError:
+                    self._switch_to_hub()
+                    continue
+                if not received:
+                    raise Broken("client")
+                data += received
+        except proxy_protocol.ProxyError as error:
+            log.debug("connection.not_introduced", error=str(error))
+            self._server.not_introduced()
+            raise Broken("protocol") from None
+        except Expired:
+            self._server.not_introduced()
+            raise Broken("timeout") from None
+        self._server.introduced(self, found.client)
+        self.phase = Phase.IDLE
+        if len(data) > found.size:
+            self.parser.feed(data[found.size :])
 
     def _receive_now(self) -> bool:
         """Feed what the watcher announced. False: the peer has closed its side."""
@@ -374,12 +442,16 @@ class Connection:
             IngestError: the request is refused and its body is not worth reading.
             ConnectionResetError: the peer closed within the body.
         """
-        if plan.refusal is not None and (
+        if (
             head.expect_continue
             or head.content_length is None
             or head.content_length > DISCARD_MAX_BYTES
         ):
-            raise plan.refusal
+            refusal = plan.refusal
+            if refusal is None and plan.early is not None:
+                refusal = plan.early(self, head.content_length or 0)
+            if refusal is not None:
+                raise refusal
         memory, account = self._server.memory, self._account
         large = (head.content_length or 0) > RECEIVE_BYTES
         if large and memory.large.closed:
@@ -472,7 +544,14 @@ class Connection:
         """Stand in line for a slot. False: the line is full, refuse."""
         server = self._server
         pool = server.pool
-        if server.memory.full or not pool.wait_in_line(self):
+        if server.memory.full:
+            return False
+        if pool.short is not None:
+            admitted = pool.short.admits(self, self.exchanges[-1].plan)
+            if admitted is not None:
+                pool.in_use += admitted
+                return admitted
+        if not pool.wait_in_line(self):
             return False
         self.phase = Phase.IDLE
         try:
@@ -498,7 +577,7 @@ class Connection:
     def _slot_for(self, exchange: Exchange) -> bool:
         """Take a slot for a request that reads its body itself; False: it was refused."""
         pool = self._server.pool
-        if pool.in_use < pool.size:
+        if pool.in_use < pool.limit:
             pool.in_use += 1
             return True
         if self._wait_for_slot():

@@ -2,7 +2,7 @@
 
 Nothing here runs, costs or is collected before somebody asks. What looks at many things lets the
 event loop run in between and ends after a bound; the one step that cannot be cut up is the
-interpreter's own list of its objects (about 10 ms for a million).
+interpreter's own list of its objects (10 to 15 ms for a million).
 
 Stacks are files, lines and names of functions: no values, so no event and no key is shown.
 

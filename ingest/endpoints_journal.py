@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Mapping
+from functools import wraps
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any, NamedTuple
@@ -48,6 +49,10 @@ LOOK_SECONDS = 0.25
 _PARTITION = re.compile(r"/v1/journal/(0|[1-9][0-9]{0,8})")
 _SEGMENT = re.compile(r"/v1/journal/(0|[1-9][0-9]{0,8})/([0-9]{20}\.ndjson(?:\.zst)?)")
 _GONE = (errno.ENOENT, errno.ENOTDIR)
+#: Fields that proxies add to what they pass on.
+_PASSED_ON = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip"})
+
+Endpoint = Callable[[Exchange], None]
 
 
 def offered(settings: Settings) -> bool:
@@ -68,6 +73,19 @@ def not_offered() -> Mapping[str, Mapping[str, Callable[[Exchange], None]]]:
         raise IngestError("not_found", "The journal is not read over HTTP here: `journal_http`.")
 
     return {"/v1/journal": {"GET": refuse}, "/v1/journal/*": {"GET": refuse}}
+
+
+def _only_directly(endpoint: Endpoint) -> Endpoint:
+    """Refuse what a proxy has passed on: it may listen for everybody, though we do not."""
+
+    @wraps(endpoint)
+    def checked(exchange: Exchange) -> None:
+        if not _PASSED_ON.isdisjoint(exchange.head.headers):
+            message = "The journal is read through a proxy only where `journal_http` is on."
+            raise IngestError("not_found", message)
+        endpoint(exchange)
+
+    return checked
 
 
 class _Wanted(NamedTuple):
@@ -115,7 +133,11 @@ class JournalEndpoints:
 
     def table(self) -> Mapping[str, Mapping[str, Callable[[Exchange], None]]]:
         """Path to method to endpoint, as `Endpoints.table` has it."""
-        return {"/v1/journal": {"GET": self.listing}, "/v1/journal/*": {"GET": self.below}}
+        listing: Endpoint = self.listing
+        below: Endpoint = self.below
+        if self._settings.journal_http == "auto":
+            listing, below = _only_directly(listing), _only_directly(below)
+        return {"/v1/journal": {"GET": listing}, "/v1/journal/*": {"GET": below}}
 
     def followers(self, partition: int) -> Followers:
         """Who waits for commits of a partition that this process writes."""

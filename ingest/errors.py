@@ -18,6 +18,7 @@ class Failure(NamedTuple):
     """One row of the catalogue.
 
     Attributes:
+        type: the problem type's URI where there is a registered one; else one of our own.
         status: HTTP status code.
         title: constant, short, the same for every occurrence (RFC 9457 section 3.1.3).
         closes: whether the connection is closed after the answer, because the
@@ -30,7 +31,11 @@ class Failure(NamedTuple):
     title: str
     closes: bool
     remedy: str
+    type: str = ""
 
+
+#: Where RFC 9457 has problem types registered.
+PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 
 #: Closed set: also the values of the `code` label of `ingest_errors_total`.
 CATALOGUE: Mapping[str, Failure] = {
@@ -208,6 +213,14 @@ CATALOGUE: Mapping[str, Failure] = {
         False,
         "Repeat a request with the bytes it had, or take a new key for a new request.",
     ),
+    # -- Too much: docs/overload.md ------------------------------------------------------
+    "quota_exceeded": Failure(
+        429,
+        "Quota exceeded",
+        False,
+        "Send less, or in larger batches less often; retry after the seconds in Retry-After.",
+        f"{PROBLEM_TYPES}quota-exceeded",
+    ),
     # -- This service -------------------------------------------------------------
     "internal_error": Failure(
         500, "Internal error", False, "Look the request id up in the logs. Nothing was stored."
@@ -224,7 +237,13 @@ CATALOGUE: Mapping[str, Failure] = {
         False,
         "Look the request id up in the logs; the traceback is there. See docs/wsgi.md.",
     ),
-    "overloaded": Failure(503, "Overloaded", False, "Retry after the seconds in Retry-After."),
+    "overloaded": Failure(
+        503,
+        "Overloaded",
+        False,
+        "Retry after the seconds in Retry-After.",
+        f"{PROBLEM_TYPES}temporary-reduced-capacity",
+    ),
     "first_not_stored": Failure(
         503,
         "The event that came first with this key was not stored",

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import gevent
 
+from ingest.access.proxy_protocol import LOCAL
 from ingest.exits import ExitCode
 from ingest.settings import Settings
 from ingest.settings_values import format_duration, parse_duration
@@ -58,12 +59,14 @@ class Target(NamedTuple):
         port: TCP port.
         path: request target.
         tls: how to talk TLS; None for plain HTTP.
+        introduced: it wants a header of the PROXY protocol first.
     """
 
     host: str
     port: int
     path: str
     tls: ssl.SSLContext | None
+    introduced: bool = False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -137,7 +140,10 @@ def target_of_settings(settings: Settings, path: str) -> Target:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    return Target(WILDCARDS.get(host, host), port, f"{path}?verbose", context)
+    introduced = settings.proxy_protocol == "required" and not admin
+    if introduced and context is not None:
+        raise Unusable("connections begin with a PROXY header: probes need admin_bind")
+    return Target(WILDCARDS.get(host, host), port, f"{path}?verbose", context, introduced)
 
 
 def target_of_url(url: str, path: str) -> Target:
@@ -185,6 +191,9 @@ def ask(target: Target, timeout: float) -> tuple[int, bytes]:
             target.host, target.port, timeout=timeout, context=target.tls
         )
     try:
+        if target.introduced:
+            connection.connect()
+            connection.sock.sendall(LOCAL)
         connection.request("GET", target.path, headers={"Connection": "close"})
         answer = connection.getresponse()
         return answer.status, answer.read(BODY_MAX_BYTES)

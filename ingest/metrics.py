@@ -126,11 +126,26 @@ class Metrics:
 
     # -- access -------------------------------------------------------------------
     access_refused = counters(
-        "Requests answered 401 or 403, by what was wrong with the key.",
+        "Requests answered 401 or 403, by what was wrong with key, signature or address.",
         "`missing`, `unknown`, `malformed`: a producer is not set up, or somebody tries; see the "
         "addresses in the access log. `revoked`, `expired`: it needs a new key. `type`, `right`: "
-        "its key is for something else.",
-        reason=("missing", "malformed", "unknown", "revoked", "expired", "type", "right"),
+        "its key is for something else. `unsigned`, `signature`, `stale`, `replayed`: a webhook "
+        "that is not signed, or not with our secret, is late, or came before. `address`: a proxy "
+        "forwarded it for a client that `allow_addresses` does not have.",
+        reason=(
+            "missing",
+            "malformed",
+            "unknown",
+            "revoked",
+            "expired",
+            "type",
+            "right",
+            "unsigned",
+            "signature",
+            "stale",
+            "replayed",
+            "address",
+        ),
     )
     key_events = counters(
         "Events made durable and acknowledged, by the name of the key they came with.",
@@ -159,10 +174,13 @@ class Metrics:
         reason=("client", "idle", "timeout", "error", "limit", "drain", "protocol"),
     )
     connections_refused = counters(
-        "Connections answered 503 and closed because too many were open, by the limit.",
+        "Connections refused: answered 503 because too many were open, or closed at once, by the "
+        "limit.",
         "`total`: raise `connections_max` (and the descriptor limit), or add workers. "
-        "`address`: one client opens more than `connections_per_address_max`.",
-        limit=("total", "address"),
+        "`address`: one client opens more than `connections_per_address_max`. `not_allowed`: it "
+        "is not in `allow_addresses`. `proxy`: it is not in `trusted_proxies` and the PROXY "
+        "protocol is required. `introduction`: a proxy sent no such header.",
+        limit=("total", "address", "not_allowed", "proxy", "introduction"),
     )
     buffered_bytes = gauge(
         "Bytes kept for connections: requests that have not arrived whole, large bodies until "
@@ -200,6 +218,40 @@ class Metrics:
     pool_refused = counter(
         "Requests refused because the line for the pool was full.",
         "Add workers or machines, or slow the producers; each got 503 with Retry-After.",
+    )
+    admission_refused = counters(
+        "Requests refused because too much was sent: by a key or an address beyond its quota "
+        "(429), or by all together (503).",
+        "`key_…`, `address_…`: its producer sends more than agreed. `delay`, `share`, `read`: add "
+        "workers or machines; see docs/overload.md.",
+        reason=(
+            "key_events", "key_bytes", "address_events", "address_bytes", "delay", "share", "read",
+        ),
+    )  # fmt: skip
+    admission_short = counter(
+        "Times that load shedding began.",
+        "More is sent than can be done: add workers or machines, or slow the producers.",
+    )
+    admission_shedding = gauge(
+        "Whether load is shed: 1 while requests are refused so that others need not wait.",
+        "As for `ingest_admission_short`.",
+    )
+    admission_limit = gauge(
+        "Requests that may be in flight; less than `ingest_pool_size` while load is shed.",
+        "Nothing by itself.",
+    )
+    admission_drain_rate = gauge(
+        "Requests done a second in the last busy seconds; Retry-After is made from it.",
+        "Nothing by itself.",
+    )
+    admission_parties_above = gauge(
+        "Keys, or addresses where there are no keys, that ask for more than their fair share while "
+        "load is shed.",
+        "One: somebody floods the service; give it a quota.",
+    )
+    admission_addresses = gauge(
+        "Client addresses whose use is remembered for their quota.",
+        "Nothing; 0 without such quotas.",
     )
     pool_runs = counter(
         "Runs in which resident greenlets drained the work queue.",

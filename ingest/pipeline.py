@@ -119,6 +119,10 @@ class Pipeline:
         self.pool = self._refusing.pool = self.batches.pool = self.cloudevents.pool = pool
         self.deduping.attach(pool)
 
+    def refuse(self, exchange: Exchange, error: IngestError) -> None:
+        """Answer an exchange that was refused before it came here; its slot is given back."""
+        self._refusing.refuse(exchange, error)
+
     def process(self, exchange: Exchange) -> None:
         """Do the work of one exchange; called by the pool."""
         exchange.plan.run(exchange)

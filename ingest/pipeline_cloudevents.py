@@ -193,7 +193,8 @@ class CloudEvents:
 
     def _keep(self, exchange: Exchange, refused: Refused) -> None:
         target = refused.target
-        if target is not None and target.keeps_rejected:
+        # What should have been signed and is not leaves nothing behind.
+        if target is not None and target.keeps_rejected and target.webhook is None:
             self._refusing.keep_as(exchange, target, refused.raw, refused.reason, refused.event)
 
     def _stored_one(self, exchange: Exchange, event_id: str) -> None:

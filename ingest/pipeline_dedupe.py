@@ -64,11 +64,16 @@ def workers_conflict(workers: int, types: Iterable[EventType]) -> str | None:
     Each worker has its own partition and knows only what it stored itself, and the kernel
     gives a repetition to whichever it likes.
     """
-    named = sorted(kind.name for kind in types if kind.options.dedupe.by != "none")
+    named = sorted(
+        kind.name
+        for kind in types
+        if kind.options.dedupe.by != "none" or kind.options.webhook is not None
+    )
     if workers == 1 or not named:
         return None
     return (
-        f"workers {workers} does not go with x-ingest.dedupe, which {', '.join(named)} asks for: "
+        f"workers {workers} does not go with x-ingest.dedupe or x-ingest.webhook, which "
+        f"{', '.join(named)} asks for: "
         "a repetition may reach another worker than the first did; set workers to 1, or serve "
         "these types from an instance of their own"
     )

@@ -12,8 +12,9 @@ When all slots are taken a connection is not read any further: it waits in line,
 first come first served. A line longer than `queue_max` means that waiting would not
 help, and the request is refused instead.
 
-Who wants a slot takes it himself, `if pool.in_use < pool.size: pool.in_use += 1`, because a call
-a request costs what this pool is there to save; otherwise he calls `wait_in_line`.
+Who wants a slot takes it himself, `if pool.in_use < pool.limit: pool.in_use += 1`, because a call
+a request costs what this pool is there to save; otherwise he calls `wait_in_line`. The limit is
+the size, or 0 while there is too much to do: then `short` is asked about each request first.
 
 Invariants:
     in_use <= size, and a slot given back goes to the first in line before anyone else;
@@ -44,6 +45,23 @@ class Waiter(Protocol):
     """Who stands in line for a slot; `resume` is called once, when it holds one."""
 
     def resume(self) -> None: ...
+
+
+class Judge(Protocol):
+    """Who decides which requests are let in while there is too much to do."""
+
+    @property
+    def quick(self) -> bool:
+        """Whether `take` may be asked; otherwise `admits` and `refuse`."""
+
+    def take(self, connection: Any, plan: Any) -> bytes | None:
+        """The answer to a request that is not let in; None for one that is."""
+
+    def admits(self, connection: Any, plan: Any) -> bool | None:
+        """Whether a request is let in; None: it may stand in line for a slot."""
+
+    def refuse(self, exchange: Any) -> None:
+        """Answer a request that is not."""
 
 
 class WorkPool:
@@ -78,6 +96,11 @@ class WorkPool:
         about: Callable[[Any], dict[str, str]] = lambda _: {},
     ) -> None:
         self.size = size
+        self.limit = size
+        #: who decides about requests while there is too much to do; None otherwise
+        self.short: Judge | None = None
+        #: pieces of work that are done
+        self.done = 0
         self._about = about
         self.in_use = 0
         self.queue_max = queue_max
@@ -141,6 +164,7 @@ class WorkPool:
 
     def release(self, count: int = 1) -> None:
         """Give slots back; each goes to the first in line, if there is a line."""
+        self.done += count
         line = self._line
         if line:
             now = monotonic()
@@ -166,6 +190,24 @@ class WorkPool:
     def spawned(self) -> Iterable[gevent.Greenlet]:
         """The greenlets of `spawn` that have not ended; any thread may ask."""
         return list(self._handlers.greenlets)
+
+    @property
+    def spawned_count(self) -> int:
+        """How many of the slots are with greenlets of their own."""
+        return len(self._handlers)
+
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        return len(self._line)
+
+    def oldest(self) -> Any:
+        """The work that is next; None where none waits."""
+        return self._work[0] if self._work else None
+
+    def line_age(self, now: float) -> float | None:
+        """Seconds that the first in line stands there; None where nobody does."""
+        return now - self._line[0][1] if self._line else None
 
     def _wake_one(self) -> None:
         self._waking += 1

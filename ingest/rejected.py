@@ -32,6 +32,8 @@ from ingest.errors import IngestError
 from ingest.journal import Journal, RecoveryReport
 from ingest.journal.record import LINE_END, LINE_START, middle, time_text
 from ingest.metrics import Metrics
+from ingest.peer import client_address
+from ingest.tracing import traceparent_of
 
 if TYPE_CHECKING:
     from ingest.cloudevents import CloudEvent
@@ -139,7 +141,7 @@ class RejectedEvents:
             request_id: of the request it came in.
             event: the attributes it came with, which the record keeps.
         """
-        lead = self._lead(target, event)
+        lead = self._lead(exchange, target, event)
         line = self._line(exchange, lead, raw, reason, request_id)
         kept = self._metrics.rejected_kept.cell(target.name, reason.code)
         try:
@@ -147,7 +149,7 @@ class RejectedEvents:
         except IngestError as error:
             self._metrics.rejected_dropped.cell(error.code).value += 1
 
-    def _lead(self, target: Target, event: CloudEvent | None) -> bytes:
+    def _lead(self, exchange: Exchange, target: Target, event: CloudEvent | None) -> bytes:
         """A line up to what says why it is there."""
         stored_id = self.journal.id_source.next()
         time = time_text(self.journal.id_source.ms)
@@ -155,8 +157,9 @@ class RejectedEvents:
             schema, producer = target.dataschema, target.producer
             lead = escaped(event.id) + lead_of(event, stored_id, time, schema, producer)
         else:
+            trace = traceparent_of(exchange.head.headers)
             between = middle(
-                self._source, target.name, time, target.dataschema, None, target.producer
+                self._source, target.name, time, target.dataschema, trace, target.producer
             )
             lead = stored_id + between[: -len(_DATA)]
         return LINE_START + lead
@@ -175,7 +178,7 @@ class RejectedEvents:
             "rejectedkeyword": reason.keyword,
             "rejectedreason": reason.message,
             "rejectedcount": reason.faults,
-            "rejectedby": str(exchange.connection.address[0]),
+            "rejectedby": str(client_address(exchange.connection, exchange.head.headers)[0]),
             "rejectedrequest": request_id,
         }
         if len(raw) > self._event_max_bytes:

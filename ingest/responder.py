@@ -8,16 +8,18 @@ This module must not know sockets, JSON decoding or the journal.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ingest.answers import JSON, answer, problem
 from ingest.connection import Connection, Exchange
 from ingest.errors import IngestError
+from ingest.peer import client_address
 from ingest.tracing import trace_names, trace_of
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class Responder:
         self, settings: Settings, metrics: Metrics, ids: IdSource, access: AccessLog | None
     ) -> None:
         self.draining = False
+        #: how long what there is to do takes, as far as that is known
+        self.backlog_seconds: Callable[[], float] = lambda: 0.0
         self._settings = settings
         self._metrics = metrics
         self._ids = ids
@@ -122,9 +126,14 @@ class Responder:
         """The refusal of a request for which there is no room now."""
         return IngestError("overloaded", detail, headers={"Retry-After": self.retry_after()})
 
+    @property
+    def terse(self) -> bool:
+        """Whether a refusal may be one that was made before: without an id or a line of its own."""
+        return not self.draining and self._settings.access_log != "all"
+
     def retry_after(self) -> str:
         """Whole seconds, at least 1, spread so that refused clients do not return as one."""
-        least = max(1, round(self._settings.retry_after_seconds))
+        least = max(1, math.ceil(max(self._settings.retry_after_seconds, self.backlog_seconds())))
         return str(random.randint(least, 2 * least))
 
     def _closes(self, exchange: Exchange) -> bool:
@@ -152,7 +161,7 @@ class Responder:
         if access is not None and access.wants(status):
             head = exchange.head
             access.record(
-                address=exchange.connection.address,
+                address=client_address(exchange.connection, head.headers),
                 method=head.method,
                 target=head.target,
                 status=status,
@@ -248,6 +257,9 @@ class Responder:
         """Complete an exchange with problem+json."""
         request_id = self.request_id(exchange)
         self._metrics.errors.cell(error.code).value += 1
+        target = exchange.plan.target
+        if error.status >= 500 and target is not None and target.webhook is not None:
+            target.webhook.failed(exchange)  # what is not stored may be sent again
         if error.failure.closes:
             exchange.close = True
             exchange.connection.closing = True

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from ingest.access.principal import ANONYMOUS, NOBODY, Principal
@@ -24,10 +24,12 @@ from ingest.errors import IngestError
 from ingest.http.head import Head
 from ingest.metrics import Metrics
 from ingest.metrics_cells import BothCells, Cell
+from ingest.peer import NOBODY_KNOWN, Peer
 from ingest.registry import EventType, Registry
 
 if TYPE_CHECKING:
     from ingest.access.gate import Gate
+    from ingest.access.webhooks import SignedWebhook
 
 T = TypeVar("T")
 
@@ -51,6 +53,7 @@ class Target:
         dedupe: the keys of its events, or None; see `pipeline_dedupe`.
         keeps_rejected: what is refused goes to the rejected journal.
         producer: whose events these are, by the name of a key; None where keys are off.
+        webhook: sees that its events are signed; None where they are not.
         accepted, …: the counters of this type.
     """
 
@@ -58,7 +61,7 @@ class Target:
         "accepted", "dataschema", "dedupe", "event_max_bytes", "event_type", "handler",
         "is_valid", "keeps_rejected", "middle", "middle_ms", "name", "producer",
         "rejected_handler", "rejected_malformed", "rejected_schema", "rejected_too_large", "sync",
-        "validator",
+        "validator", "webhook",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +83,7 @@ class Target:
         self.handler = handler
         self.dedupe: Any = None
         self.producer: str | None = None
+        self.webhook: SignedWebhook | None = None
         self.keeps_rejected = event_type.options.on_reject == "keep"
         #: the pipeline's line template for the millisecond `middle_ms`
         self.middle = b""
@@ -107,6 +111,7 @@ class Plan:
         streamed: alone, holds a slot of the pool, and reads the body itself.
         immediate: answered from memory by the connection's own greenlet.
         refusal: the error to answer, if the head already decides it.
+        early: refuses by connection and length before the body is read; None for most.
         endpoint: answers an exchange; for immediate plans.
         submit: hands an exchange, which holds a slot, to the pool.
         run: does the work within the pool.
@@ -122,8 +127,9 @@ class Plan:
     """
 
     __slots__ = (
-        "accepted_answers", "alone", "atomic", "codings", "endpoint", "immediate", "list_ids",
-        "principal", "refusal", "run", "single", "streamed", "submit", "target", "type_name", "way",
+        "accepted_answers", "alone", "atomic", "codings", "early", "endpoint", "immediate",
+        "list_ids", "principal", "refusal", "run", "single", "streamed", "submit", "target",
+        "type_name", "way",
     )  # fmt: skip
 
     def __init__(
@@ -144,6 +150,7 @@ class Plan:
         principal: Principal = ANONYMOUS,
     ) -> None:
         self.principal = principal
+        self.early: Callable[[Any, int], IngestError | None] | None = None
         self.immediate = submit is None
         self.alone: bool = getattr(endpoint, "alone", False)
         self.streamed: bool = getattr(endpoint, "streamed", False)
@@ -164,6 +171,22 @@ class Plan:
         """Count so many events, one a request, that were stored and answered 202."""
         self.target.accepted.value += count
         self.accepted_answers.value += count
+
+
+class Meter(Protocol):
+    """Counts what is sent against quotas, and refuses what is beyond them."""
+
+    def concerns(self, principal: Principal) -> bool:
+        """Whether there is any limit to what somebody sends."""
+
+    def submit(self, submit: Callable[[Any], None], principal: Principal) -> Callable[[Any], None]:
+        """Put around what hands an exchange to the pool."""
+
+    def run(self, run: Callable[[Any], None], principal: Principal) -> Callable[[Any], None]:
+        """Put around the work on a request of many events."""
+
+    def early(self, principal: Principal) -> Callable[[Any, int], IngestError | None]:
+        """What judges a request by connection and length, before its body is read."""
 
 
 class Ways:
@@ -223,6 +246,8 @@ class Router:
         gate: Gate | None = None,
     ) -> None:
         self._gate = gate
+        #: sees to quotas
+        self.meter: Meter | None = None
         self._planners = planners
         #: the longest first: a mount may stand within another one
         self._mounts = [
@@ -254,14 +279,18 @@ class Router:
         self._plans.clear()
         self._own_targets.clear()
 
-    def plan(self, head: Head) -> Plan:
-        """Decide what to do with a request. Never raises: a refusal is a plan, too."""
+    def plan(self, head: Head, peer: Peer = NOBODY_KNOWN) -> Plan:
+        """Decide what to do with a request. Never raises: a refusal is a plan, too.
+
+        Args:
+            peer: who has sent it, as far as the connection tells.
+        """
         try:
-            return self._decide(head)
+            return self._decide(head, peer)
         except IngestError as error:
             return Plan(refusal=error)
 
-    def _decide(self, head: Head) -> Plan:
+    def _decide(self, head: Head, peer: Peer) -> Plan:
         path, method = head.path, head.method
         if path == "*":
             if method == "OPTIONS":
@@ -272,27 +301,27 @@ class Router:
         alias = self._aliases.get(path)
         endpoint = self._endpoints.get(path)
         if alias is not None and method in alias:
-            return self._events(head, alias[method], "events")
+            return self._events(head, alias[method], "events", peer)
         if endpoint is not None:
             found = endpoint.get("GET" if method == "HEAD" else method)
             if found is not None:
-                return self._read(head, found)
+                return self._read(head, found, peer)
         if alias is not None or endpoint is not None:
             return self._not_allowed(method, {*(alias or ()), *(endpoint or ())})
         if path in self._planners:
             if method != "POST":
                 return self._not_allowed(method, {"POST"})
-            return self._planners[path](head, self._sender(head, None))
+            return self._planners[path](head, self._sender(head, None, peer))
         for prefix, kind in (("/v1/events/", "events"), ("/v1/batch/", "batch")):
             if path.startswith(prefix) and len(path) > len(prefix):
                 if method != "POST":
                     return self._not_allowed(method, {"POST"})
-                return self._events(head, path[len(prefix) :], kind)
+                return self._events(head, path[len(prefix) :], kind, peer)
         for prefix in ("/v1/schemas/", "/v1/journal/"):
             below = self._endpoints.get(f"{prefix}*")
             if below is not None and path.startswith(prefix):
                 if method in ("GET", "HEAD"):
-                    return self._read(head, below["GET"])
+                    return self._read(head, below["GET"], peer)
                 return self._not_allowed(method, {"GET"})
         for prefix, plan in self._mounts:
             if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
@@ -315,12 +344,12 @@ class Router:
             headers={"Allow": allow},
         )
 
-    def _sender(self, head: Head, type_name: str | None) -> Principal:
-        return ANONYMOUS if self._gate is None else self._gate.sender(head, type_name)
+    def _sender(self, head: Head, type_name: str | None, peer: Peer) -> Principal:
+        return ANONYMOUS if self._gate is None else self._gate.sender(head, type_name, peer)
 
-    def _read(self, head: Head, endpoint: Callable[[Any], None]) -> Plan:
+    def _read(self, head: Head, endpoint: Callable[[Any], None], peer: Peer) -> Plan:
         if self._gate is not None:
-            self._gate.reader(head)
+            self._gate.reader(head, peer)
         return Plan(endpoint=endpoint)
 
     def target(self, name: str, principal: Principal) -> Target | None:
@@ -333,8 +362,13 @@ class Router:
             own = self._own_targets[name, principal] = target.of(principal, self._metrics)
         return own
 
-    def _events(self, head: Head, name: str, kind: str) -> Plan:
-        principal = self._sender(head, name)
+    def _events(self, head: Head, name: str, kind: str, peer: Peer) -> Plan:
+        signed = self._targets[name].webhook if name in self._targets else None
+        if signed is not None:
+            signed.require_signature(head.headers)
+            principal = signed.principal
+        else:
+            principal = self._sender(head, name, peer)
         target = self.target(name, principal)
         if target is None:
             raise IngestError("unknown_type", f"No schema is loaded for the type {name[:128]!r}.")
@@ -379,6 +413,11 @@ class Router:
     ) -> Plan:
         way = getattr(ways, form)
         run = ways.coded if codings else way
+        if target.webhook is not None:
+            run = target.webhook.before(run)
+        meter = self.meter if self.meter is not None and self.meter.concerns(principal) else None
+        if meter is not None and form != "event":
+            run = meter.run(run, principal)
         if target.handler is None:
             submit = self._submit
         else:
@@ -387,9 +426,9 @@ class Router:
             def submit(exchange: Any) -> None:
                 spawn(run, exchange)
 
-        return Plan(
+        plan = Plan(
             type_name=target.name,
-            submit=submit,
+            submit=submit if meter is None else meter.submit(submit, principal),
             run=run,
             codings=codings,
             way=way,
@@ -400,6 +439,9 @@ class Router:
             accepted_answers=self._metrics.requests.cell(target.name, "202"),
             principal=principal,
         )
+        if meter is not None:
+            plan.early = meter.early(principal)
+        return plan
 
 
 def codings_in(headers: Mapping[str, str]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from ingest.cloudevents import (
 from ingest.errors import IngestError
 from ingest.http.head import Head
 from ingest.metrics import Metrics
-from ingest.routes import Plan, Target, batch_flags, codings_in, require_body
+from ingest.routes import Meter, Plan, Target, batch_flags, codings_in, require_body
 from ingest.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class AnyType:
     def __init__(self, body_max_bytes: int, metrics: Metrics) -> None:
         self.name = NO_TYPE
         self.handler = None
+        self.webhook = None
         self.event_max_bytes = body_max_bytes
         self.keeps_rejected = False
         self.rejected_handler = metrics.events_rejected.cell(NO_TYPE, "handler")
@@ -102,6 +103,8 @@ class CloudEventRouter:
         self.any_type: Any = AnyType(settings.request_body_max_bytes, metrics)
         self._plans: dict[tuple[str, str, tuple[str, ...], bool, bool, Principal], Plan] = {}
         self._gate: Gate | None = None
+        #: sees to quotas
+        self.meter: Meter | None = None
         self._own: Callable[[str, Principal], Target | None]
 
     def known(self, value: Any) -> Target | None:
@@ -133,6 +136,10 @@ class CloudEventRouter:
         Raises:
             IngestError: forbidden.
         """
+        if target.webhook is not None:
+            raise IngestError(
+                "forbidden", f"Events of the type {target.name!r} are signed, each by itself."
+            )
         if self._gate is None:
             return target
         self._gate.require_type(principal, target.name)
@@ -209,14 +216,17 @@ class CloudEventRouter:
         way = getattr(self._entrances, mode)
         run = self._entrances.coded if codings else way
         submit, spawn = self._submit, self._spawn
+        meter = self.meter if self.meter is not None and self.meter.concerns(principal) else None
+        if meter is not None and mode == "batched":
+            run = meter.run(run, principal)
         if target.handler is not None:
 
             def submit(exchange: Any) -> None:
                 spawn(run, exchange)
 
-        return Plan(
+        plan = Plan(
             type_name=target.name,
-            submit=submit,
+            submit=submit if meter is None else meter.submit(submit, principal),
             run=run,
             codings=codings,
             way=way,
@@ -227,3 +237,6 @@ class CloudEventRouter:
             accepted_answers=self._metrics.requests.cell(target.name, "202"),
             principal=principal,
         )
+        if meter is not None:
+            plan.early = meter.early(principal)
+        return plan

@@ -19,19 +19,22 @@ import gevent
 from gevent.event import Event
 from gevent.server import StreamServer
 
+from ingest.access.door import Door
 from ingest.connection import Connection, Exchange, Expired
-from ingest.connection_limits import Ending
+from ingest.connection_limits import Broken, Ending
 from ingest.connection_memory import Memory
 from ingest.errors import IngestError
 from ingest.http.head import Head, HeadCache
 from ingest.http.parser import Limits, RequestParser
 from ingest.logs import get_logger
+from ingest.peer import PLAIN, Peer
+from ingest.routes import Plan
 
 if TYPE_CHECKING:
     from ingest.metrics import Metrics
     from ingest.pool import WorkPool
     from ingest.responder import Responder
-    from ingest.routes import Plan, Router
+    from ingest.routes import Router
     from ingest.settings import Settings
 
 log = get_logger(__name__)
@@ -41,6 +44,10 @@ SWEEP_SECONDS = 0.5
 UNSENT_IN_KERNEL_BYTES = 128 << 10
 #: Connections looked at between two turns of the event loop.
 SWEEP_CHUNK = 2000
+#: Caches of heads for peers who are judged in another way than most; others do without.
+CACHES_MAX = 32
+#: Answers that are counted each time, so the plan for them is not kept with the head.
+_COUNTED_REFUSALS = frozenset((401, 403))
 
 
 class _Acceptor(StreamServer):
@@ -138,6 +145,9 @@ class Server:
         self._responder = responder
         self._router = router
         self._cache = HeadCache(settings.head_cache_entries)
+        self._caches: dict[Any, HeadCache] = {PLAIN: self._cache}
+        #: None where everybody is treated alike
+        self.door = Door.of(settings, metrics)
         self._limits = Limits(
             settings.request_line_max_bytes,
             settings.headers_max_bytes,
@@ -241,15 +251,65 @@ class Server:
         if len(self.connections) >= settings.connections_max:
             self._refuse_connection(sock, "total", "Too many connections.")
             return
-        per_address_max = settings.connections_per_address_max
-        if per_address_max:
-            host = address[0]
-            if self._per_address[host] >= per_address_max:
-                self._refuse_connection(sock, "address", "Too many connections from your address.")
+        door = self.door
+        if door is None:
+            peer = Peer(address[0], address[1])
+        else:
+            limit = door.opens(address)
+            if limit is not None:
+                self._metrics.connections_refused.cell(limit).value += 1
+                sock.close()
                 return
-            self._per_address[host] += 1
+            peer = door.peer(address)
+        counted = False
+        if settings.connections_per_address_max and not (door is not None and door.introduces):
+            if not self._has_room_for(peer):
+                self._refuse_connection(sock, "address", _TOO_MANY)
+                return
+            counted = self._count(peer)
         self._metrics.connections_opened.value += 1
-        self.connections.add(Connection(self, sock, address))
+        connection = Connection(self, sock, address, peer)
+        connection.counted = counted
+        self.connections.add(connection)
+
+    def introduced(self, connection: Connection, client: tuple[str, int] | None) -> None:
+        """A trusted proxy has said whom a connection is from.
+
+        Args:
+            client: address and port; None for the proxy itself.
+
+        Raises:
+            Broken: that client may not come in.
+        """
+        assert self.door is not None
+        address = client or connection.address
+        peer = self.door.peer(address)
+        limit = self.door.turns_away(peer)
+        if limit is not None:
+            self._metrics.connections_refused.cell(limit).value += 1
+            raise Broken("protocol")
+        if self.settings.connections_per_address_max:
+            if not self._has_room_for(peer):
+                self._metrics.connections_refused.cell("address").value += 1
+                self._responder.refuse_connection(connection.sock, _TOO_MANY)
+                raise Broken("limit")
+            connection.counted = self._count(peer)
+        connection.belongs_to(peer, address)
+
+    def not_introduced(self) -> None:
+        """A proxy began a connection with something else than it has to."""
+        self._metrics.connections_refused.cell("introduction").value += 1
+
+    def _has_room_for(self, peer: Peer) -> bool:
+        """Whether a client may have one more connection; a trusted proxy has many clients."""
+        most = self.settings.connections_per_address_max
+        return peer.forwards is not None or self._per_address[peer.address] < most
+
+    def _count(self, peer: Peer) -> bool:
+        if peer.forwards is not None:
+            return False
+        self._per_address[peer.address] += 1
+        return True
 
     def _refuse_connection(self, sock: Any, limit: str, detail: str) -> None:
         self._metrics.connections_refused.cell(limit).value += 1
@@ -259,8 +319,8 @@ class Server:
     def forget(self, connection: Connection, reason: str) -> None:
         """A connection has ended; `reason` is a value of the metric's label."""
         self.connections.discard(connection)
-        if self.settings.connections_per_address_max:
-            host = connection.address[0]
+        if connection.counted:
+            host = connection.peer.address
             self._per_address[host] -= 1
             if not self._per_address[host]:
                 del self._per_address[host]
@@ -268,20 +328,38 @@ class Server:
         if not self.connections:
             self._empty.set()
 
-    def new_parser(self) -> RequestParser:
-        """A parser for a new connection, sharing the head cache."""
-        return RequestParser(self._limits, self._cache)
+    def new_parser(self, peer: Peer) -> RequestParser:
+        """A parser for a connection, sharing the head cache of those who are judged alike."""
+        cache = self._cache
+        if peer.forwards is not None or peer.subject is not None or peer.admin:
+            cache = self._cache_for(peer.kind)
+        return RequestParser(self._limits, cache)
 
-    def plan(self, head: Head) -> Plan:
+    def _cache_for(self, kind: Any) -> HeadCache:
+        found = self._caches.get(kind)
+        if found is None:
+            if len(self._caches) >= CACHES_MAX:
+                return HeadCache(0)
+            found = self._caches[kind] = HeadCache(self.settings.head_cache_entries)
+        return found
+
+    def plan(self, head: Head, peer: Peer) -> Plan:
         """Decide what a request is; kept with the head if the head is."""
         self._metrics.head_cache_misses.value += 1
-        plan = self._router.plan(head)
-        head.plan = plan
+        try:
+            if peer.forwards is not None and self.door is not None:
+                self.door.judge(peer, head)
+            plan = self._router.plan(head, peer)
+        except IngestError as error:
+            plan = Plan(refusal=error)
+        if plan.refusal is None or plan.refusal.status not in _COUNTED_REFUSALS:
+            head.plan = plan
         return plan
 
     def forget_plans(self) -> None:
         """Drop every cached decision, after the routes have changed."""
-        self._cache.clear()
+        for cache in self._caches.values():
+            cache.clear()
 
     # -- answers that need no pool ---------------------------------------------------------
 
@@ -303,7 +381,10 @@ class Server:
             responder.problem(exchange, IngestError("internal_error"))
 
     def refuse(self, exchange: Exchange) -> None:
-        """Answer 503: the pool and the line in front of it are full."""
+        """Answer 503: the pool and the line in front of it are full, or are kept short."""
+        if self.pool.short is not None:
+            self.pool.short.refuse(exchange)
+            return
         self._responder.problem(exchange, self._responder.overloaded("The request pool is full."))
 
     def out_of_memory(self) -> IngestError:
@@ -344,6 +425,7 @@ class Server:
                 self.unhandled("sweep", error)
 
 
+_TOO_MANY = "Too many connections from your address."
 #: errno values of bind() that are the operator's to solve, with what to say of them
 BIND_HINTS = {
     errno.EADDRINUSE: "the port is in use; stop what listens there or choose another --bind",

@@ -17,6 +17,11 @@ from gevent.event import Event
 from ingest import endpoints_journal, logs, routes_cloudevents, wsgi_mounts
 from ingest.access import keys_file
 from ingest.access.gate import Gate
+from ingest.access.reloading import Access
+from ingest.access.webhooks import Webhooks
+from ingest.admission.overload import Overload
+from ingest.admission.quotas import Quotas
+from ingest.admission.refusals import Refusals
 from ingest.blocking import BlockingMonitor
 from ingest.blocking_stacks import Stacks
 from ingest.consuming import Consumers
@@ -165,6 +170,12 @@ class Service:
         }
         self.keeper: Keeper | None = None
         self._serve_repetitions(registry, targets)
+        self.webhooks = Webhooks()
+        for name, event_type in registry.types.items():
+            if event_type.options.webhook is not None:
+                targets[name].webhook = self.webhooks.serve(
+                    name, event_type.options.webhook, metrics, self.pipeline.refuse
+                )
         endpoints = Endpoints(
             self.responder,
             self.shared_health or self.health,
@@ -190,6 +201,11 @@ class Service:
             lambda: self.journal.next_offset,
             self._followers,
         )
+        refusals = Refusals(self.responder, metrics)
+        self.overload = Overload(
+            settings, metrics, self.pool, refusals, lambda: self.journal.pending_bytes
+        )
+        self.responder.backlog_seconds = self.overload.retry_after_seconds
         self.gate: Gate | None = None
         keys_path = keys_file.path_of(settings.keys_file)
         if keys_path is not None:
@@ -212,7 +228,7 @@ class Service:
             {
                 **endpoints.table(),
                 **self._gathered(part.gather),
-                **(
+                **self.overload.after_writes(
                     self.reading.table()
                     if endpoints_journal.offered(settings)
                     else endpoints_journal.not_offered()
@@ -237,6 +253,8 @@ class Service:
         self._cloudevents = cloudevents
         if self.gate is not None:
             cloudevents.attach(self.gate, router.target)
+        self.access = Access(self.gate, self.webhooks)
+        router.meter = cloudevents.meter = Quotas(settings, metrics, refusals, self.pool.release)
         self.server = Server(settings, metrics, self.pool, self.responder, router)
         #: for the admin listener only
         self.debug = DebugEndpoints(self.responder, part.number, self._figures())
@@ -295,6 +313,7 @@ class Service:
         return {"/metrics": {"GET": scrapes}}
 
     def _on_commit(self, exchanges: list[Any], error: IngestError | None) -> None:
+        self.overload.committed(exchanges)
         self.pipeline.committed(exchanges, error)
         self._followers.commit()
 
@@ -330,6 +349,7 @@ class Service:
         if self.janitor is not None:
             self.janitor.start()
         self.pool.start()
+        self.overload.start()
         self.hub_monitor.start()
         if self.gate is not None:
             self.gate.start()
@@ -429,6 +449,7 @@ class Service:
             RESTART_GRACE_SECONDS if restart and settings.reload == "off" else IDLE_GRACE_SECONDS,
         )
         self.consumers.stop(0.0 if self._hurried.is_set() else max(1.0, deadline - monotonic()))
+        self.overload.stop()
         self.pool.stop(1.0)
         if self.janitor is not None:
             self.janitor.stop(JANITOR_STOP_SECONDS)

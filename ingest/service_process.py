@@ -252,7 +252,7 @@ def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
 
 def warn_of_exposure(settings: Settings, address: Any) -> None:
     """Log what the banner says, for those who see only the log."""
-    warning = exposed(address[0], settings.keys_file != "off")
+    warning = exposed(address[0], settings)
     if warning is not None:
         log.warning("access.exposed", reason=warning)
 

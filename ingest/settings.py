@@ -19,8 +19,10 @@ from ingest.settings_values import (
     Kind,
     Setting,
     check_affinity,
+    check_allowed,
     check_bind,
     check_mounts,
+    check_trusted,
     check_uri_reference,
 )
 
@@ -149,6 +151,34 @@ class Settings:
         "File of API keys, made by `keys add`, or off. With one, events are taken from those who "
         "have a key, and what is stored is given to them. It may change at any time.",
         placeholder="off|FILE",
+    )
+    allow_addresses: str = _setting(
+        "any",
+        "access",
+        "Networks whose clients may connect, such as 10.0.0.0/8,2001:db8::/32. Connections from "
+        "others are closed without an answer; what a trusted proxy forwards for them is 403.",
+        placeholder="any|LIST",
+        check=check_allowed,
+    )
+    trusted_proxies: str = _setting(
+        "none",
+        "access",
+        "Networks of the proxies that are believed when they say whom they speak for: by "
+        "forwarded_field, and by the PROXY protocol where that is required.",
+        placeholder="none|LIST",
+        check=check_trusted,
+    )
+    proxy_protocol: Literal["off", "required"] = _setting(
+        "off",
+        "access",
+        "Whether each connection begins with a header of the PROXY protocol, version 1 or 2. "
+        "Then only trusted_proxies may connect.",
+    )
+    forwarded_field: Literal["x-forwarded-for", "forwarded", "off"] = _setting(
+        "x-forwarded-for",
+        "access",
+        "The field in which trusted_proxies say whom they speak for. It must be the one that they "
+        "write: another one is the client's own.",
     )
 
     # -- paths -----------------------------------------------------------------------------
@@ -479,7 +509,7 @@ class Settings:
         "auto",
         "reading",
         "Whether GET /v1/journal answers. Whoever can reach it reads every event; auto: only "
-        "where bind is a loopback address.",
+        "where bind is a loopback address, and not through a proxy.",
     )
     journal_page_records_max: int = _setting(
         10_000, "reading", "Most records of one answer.", minimum=1, maximum=1_000_000
@@ -520,9 +550,41 @@ class Settings:
     retry_after_seconds: float = _setting(
         1.0,
         "pool",
-        "Retry-After of a 503, in whole seconds and at least one.",
+        "Least Retry-After of a 503, in whole seconds; longer where what there is to do takes "
+        "longer.",
         minimum=1,
         maximum=86400,
+    )
+    queue_delay_max_seconds: float = _setting(
+        0.5,
+        "pool",
+        "When requests wait longer for their commit or in line, some are answered 503 so that the "
+        "others need not wait; 0 for never. See docs/overload.md.",
+        minimum=0,
+        maximum=3600,
+    )
+    quota_burst_seconds: float = _setting(
+        1.0,
+        "pool",
+        "What a key or an address may send in this time, it may send at once.",
+        minimum=0.001,
+        maximum=86400,
+    )
+    address_events_per_second: float = _setting(
+        0.0,
+        "pool",
+        "Events a second from one client address, by each worker; more are answered 429. 0 for no "
+        "limit.",
+        minimum=0,
+        maximum=1e12,
+    )
+    address_bytes_per_second: float = _setting(
+        0.0,
+        "pool",
+        "Bytes of bodies a second from one client address, by each worker; more are answered 429. "
+        "0 for no limit.",
+        minimum=0,
+        maximum=1e12,
     )
 
     # -- handlers --------------------------------------------------------------------------
@@ -736,6 +798,9 @@ class Settings:
         if self.reload == "on" and self.workers != 1:
             message = "reload is for development and goes with one worker only"
             problems.append(Problem("reload", self.origins["reload"], message))
+        if self.proxy_protocol == "required" and self.trusted_proxies == "none":
+            message = "proxy_protocol required needs trusted_proxies: who may speak it"
+            problems.append(Problem("proxy_protocol", self.origins["proxy_protocol"], message))
         if self.worker_restart_min_seconds > self.worker_restart_max_seconds:
             name = "worker_restart_min_seconds"
             if name not in self.origins:

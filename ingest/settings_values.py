@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_network
 from typing import Literal
 
 Value = str | int | float
@@ -291,6 +291,34 @@ def check_affinity(text: str) -> None:
     """
     if text not in ("off", "on"):
         parse_cores(text)
+
+
+def check_allowed(text: str) -> None:
+    """Networks that may connect: `any`, or a list of them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text != "any":
+        _check_networks(text, "any")
+
+
+def check_trusted(text: str) -> None:
+    """Networks of proxies: `none`, or a list of them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text != "none":
+        _check_networks(text, "none")
+
+
+def _check_networks(text: str, otherwise: str) -> None:
+    for entry in text.split(","):
+        try:
+            ip_network(entry.strip())
+        except ValueError as error:
+            raise ValueError(f"takes {otherwise}, or addresses and networks: {error}") from None
 
 
 _MOUNT = re.compile(

@@ -91,6 +91,32 @@ TYPE_OPTIONS_SCHEMA: Mapping[str, Any] = {
             "then": {"enum": ["none", "idempotency-key", "cloudevents"]},
             "else": _DEDUPE_OBJECT,
         },
+        "webhook": {
+            "description": "Its events are taken if they are signed; docs/access.md.",
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["scheme"],
+            "properties": {
+                "scheme": {"enum": ["github", "stripe", "standard"]},
+                "secret_env": {
+                    "description": "Environment variable that holds the secret.",
+                    "type": "string",
+                    "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,127}$",
+                },
+                "secret_file": {
+                    "description": "File with a secret in each line; two while it is changed.",
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 4096,
+                },
+                "tolerance": {
+                    "description": "How old a signature may be, and how long it is remembered.",
+                    "type": "string",
+                    "pattern": "^([1-9][0-9]{0,4}s|[1-9][0-9]{0,3}m|[1-9][0-9]?h)$",
+                },
+            },
+            "oneOf": [{"required": ["secret_env"]}, {"required": ["secret_file"]}],
+        },
         "retention": {
             "description": "How long events are kept: `default` (the setting), `forever`, `30d`.",
             "type": "string",
@@ -140,6 +166,32 @@ class Dedupe:
         )
 
 
+class Webhook(NamedTuple):
+    """How the events of a type are signed.
+
+    Attributes:
+        scheme: `github`, `stripe` or `standard`.
+        secret_env: environment variable with the secret; empty where it is in a file.
+        secret_file: file with a secret in each line.
+        tolerance_seconds: how old a signature may be, and how long it is remembered.
+    """
+
+    scheme: str
+    secret_env: str = ""
+    secret_file: str = ""
+    tolerance_seconds: float = 300.0
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Webhook:
+        """From what a schema says, which has been checked."""
+        return cls(
+            given["scheme"],
+            given.get("secret_env", ""),
+            given.get("secret_file", ""),
+            parse_duration(given.get("tolerance", "5m")),
+        )
+
+
 class Route(NamedTuple):
     """A call that posts one event of a type.
 
@@ -172,6 +224,7 @@ class TypeOptions:
         retention: how long events are kept; see `retention_seconds`.
         sink: where accepted events go.
         max_event_bytes: size limit of one event in bytes; None leaves it to the setting.
+        webhook: how its events are signed; None where they are not.
     """
 
     routes: tuple[Route, ...] = ()
@@ -181,6 +234,7 @@ class TypeOptions:
     retention: str = "default"
     sink: str = "journal"
     max_event_bytes: int | None = None
+    webhook: Webhook | None = None
 
     @property
     def retention_seconds(self) -> float | None:
@@ -198,4 +252,6 @@ class TypeOptions:
         routes = tuple(Route(*route.split(" ", 1)) for route in given.pop("routes", ()))
         if "dedupe" in given:
             given["dedupe"] = Dedupe.of(given["dedupe"])
+        if "webhook" in given:
+            given["webhook"] = Webhook.of(given["webhook"])
         return cls(routes=routes, **given)

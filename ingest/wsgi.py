@@ -30,6 +30,7 @@ from structlog.contextvars import bind_contextvars
 from ingest.connection_limits import Broken
 from ingest.errors import IngestError
 from ingest.logs import get_logger
+from ingest.peer import client_address
 from ingest.tracing import trace_names
 from ingest.wsgi_answer import DISCARD_MAX_BYTES, Answer, Misuse
 from ingest.wsgi_channel import Channel, OwnFile
@@ -208,7 +209,10 @@ class _Call:
         exchange = self._exchange
         connection = exchange.connection
         environ = environ_of(
-            exchange.head, self.mount.prefix, connection.sock.getsockname(), connection.address
+            exchange.head,
+            self.mount.prefix,
+            connection.sock.getsockname(),
+            client_address(connection, exchange.head.headers),
         )
         environ |= {
             "wsgi.version": (1, 0),

@@ -25,6 +25,7 @@ from ingest.errors import IngestError
 from ingest.http.head import Head
 from ingest.logs import get_logger
 from ingest.metrics import Metrics
+from ingest.peer import NOBODY_KNOWN, Peer
 
 log = get_logger(__name__)
 
@@ -58,16 +59,19 @@ class Gate:
 
     # -- judging ---------------------------------------------------------------------------
 
-    def sender(self, head: Head, type_name: str | None = None) -> Principal:
+    def sender(
+        self, head: Head, type_name: str | None = None, peer: Peer = NOBODY_KNOWN
+    ) -> Principal:
         """Who sends events.
 
         Args:
             type_name: of the events; None where the body says it.
+            peer: the connection's other side.
 
         Raises:
             IngestError: unauthorized, forbidden.
         """
-        principal = self._who(head.headers)
+        principal = self._who(head.headers, peer)
         if "send" not in principal.rights:
             raise self._forbidden("right", "This key may not send events.")
         if type_name is not None:
@@ -85,16 +89,23 @@ class Gate:
                 "type", f"This key may not send events of the type {type_name[:128]!r}."
             )
 
-    def reader(self, head: Head) -> None:
+    def reader(self, head: Head, peer: Peer = NOBODY_KNOWN) -> None:
         """See that a request for something stored may have it.
+
+        Args:
+            peer: the connection's other side.
 
         Raises:
             IngestError: unauthorized, forbidden.
         """
-        if head.path.startswith(_READING) and "read" not in self._who(head.headers).rights:
+        if head.path.startswith(_READING) and "read" not in self._who(head.headers, peer).rights:
             raise self._forbidden("right", "This key may not read.")
 
-    def _who(self, headers: Mapping[str, str]) -> Principal:
+    def _who(self, headers: Mapping[str, str], peer: Peer) -> Principal:
+        if peer.subject is not None and not _brings_key(headers):
+            client = self._keys.client(peer.subject)
+            if client is not None:
+                return client
         token = self._token(headers)
         try:
             return self._keys.find(token, time.time())
@@ -186,6 +197,10 @@ class Gate:
                 self.reload()
             elif self._changes_at is not None and time.time() >= self._changes_at:
                 self._decide_anew()
+
+
+def _brings_key(headers: Mapping[str, str]) -> bool:
+    return "authorization" in headers or "x-api-key" in headers
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int] | None:

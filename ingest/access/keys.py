@@ -33,6 +33,21 @@ _NO_DIGEST = bytes(32)
 
 _RATE = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e12}
 _INSTANT = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"}
+_MAY: Mapping[str, Any] = {
+    "types": {
+        "type": "array",
+        "minItems": 1,
+        "items": {"type": "string", "pattern": r"^[A-Za-z0-9._*?-]{1,128}$"},
+    },
+    "rights": {
+        "type": "array",
+        "minItems": 1,
+        "uniqueItems": True,
+        "items": {"enum": list(RIGHTS)},
+    },
+    "events_per_second": _RATE,
+    "bytes_per_second": _RATE,
+}
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "required": ["keys"],
@@ -49,25 +64,27 @@ SCHEMA: Mapping[str, Any] = {
                     "id": {"type": "string", "pattern": "^[a-z2-7]{16}$"},
                     "name": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
                     "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-                    "types": {
-                        "type": "array",
-                        "minItems": 1,
-                        "items": {"type": "string", "pattern": r"^[A-Za-z0-9._*?-]{1,128}$"},
-                    },
-                    "rights": {
-                        "type": "array",
-                        "minItems": 1,
-                        "uniqueItems": True,
-                        "items": {"enum": list(RIGHTS)},
-                    },
-                    "events_per_second": _RATE,
-                    "bytes_per_second": _RATE,
+                    **_MAY,
                     "created": _INSTANT,
                     "expires": _INSTANT,
                     "revoked": _INSTANT,
                 },
             },
-        }
+        },
+        "clients": {
+            "type": "array",
+            "maxItems": KEYS_MAX,
+            "items": {
+                "type": "object",
+                "required": ["subject", "name"],
+                "additionalProperties": False,
+                "properties": {
+                    "subject": {"type": "string", "minLength": 1, "maxLength": 1024},
+                    "name": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
+                    **_MAY,
+                },
+            },
+        },
     },
 }
 
@@ -122,10 +139,21 @@ class Key(NamedTuple):
 
 
 class Keys:
-    """The keys of a file."""
+    """The keys of a file.
 
-    def __init__(self, entries: Sequence[Mapping[str, Any]] = ()) -> None:
+    Args:
+        entries: what it says of each.
+        clients: whose certificates do as well as a key, by their subject.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Mapping[str, Any]] = (),
+        clients: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self._by_id = {entry["id"]: _key(entry) for entry in entries}
+        self._clients = list(clients)
+        self._by_subject = {client["subject"]: _principal(client) for client in clients}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -157,11 +185,25 @@ class Keys:
                     problems.append(f"$.keys[{position}].{member}: there is no such time")
         if problems:
             raise KeysError(problems)
-        return cls(entries)
+        clients = document.get("clients", [])
+        if len({client["subject"] for client in clients}) < len(clients):
+            raise KeysError(["two clients have the same subject"])
+        return cls(entries, clients)
 
     def text(self) -> str:
         """The content of a file with these keys."""
-        return json.dumps({"keys": self.entries()}, indent=2) + "\n"
+        document: dict[str, Any] = {"keys": self.entries()}
+        if self._clients:
+            document["clients"] = self._clients
+        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+    def client(self, subject: str) -> Principal | None:
+        """Who has a certificate of this subject; None for nobody who may come in.
+
+        Args:
+            subject: as RFC 4514 writes it; compared as a whole, byte by byte.
+        """
+        return self._by_subject.get(subject)
 
     def entries(self) -> list[Mapping[str, Any]]:
         """What there is to say of each key; no secret is in it."""
@@ -195,7 +237,7 @@ class Keys:
 
     def added(self, entry: Mapping[str, Any]) -> Keys:
         """These and one more."""
-        return Keys([*self.entries(), entry])
+        return Keys([*self.entries(), entry], self._clients)
 
     def revoked(self, key_id: str, now: float) -> Keys:
         """These, with one revoked.
@@ -211,7 +253,8 @@ class Keys:
                 if entry["id"] == key_id
                 else entry
                 for entry in self.entries()
-            ]
+            ],
+            self._clients,
         )
 
 
@@ -263,17 +306,20 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _key(entry: Mapping[str, Any]) -> Key:
+    return Key(
+        bytes.fromhex(entry["sha256"]),
+        entry,
+        _principal(entry),
+        _seconds(entry.get("expires")),
+        _seconds(entry.get("revoked")),
+    )
+
+
+def _principal(entry: Mapping[str, Any]) -> Principal:
     quota = Quota(entry.get("events_per_second"), entry.get("bytes_per_second"))
-    principal = Principal(
+    return Principal(
         entry["name"],
         entry.get("types"),
         frozenset(entry.get("rights", RIGHTS)),
         quota if quota != Quota() else None,
-    )
-    return Key(
-        bytes.fromhex(entry["sha256"]),
-        entry,
-        principal,
-        _seconds(entry.get("expires")),
-        _seconds(entry.get("revoked")),
     )

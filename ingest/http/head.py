@@ -43,7 +43,8 @@ VOLATILE_FIELDS = frozenset(
         "ce-id", "ce-time", "ce-traceparent", "b3", "date", "idempotency-key", "if-none-match",
         "range", "traceparent", "tracestate", "x-amzn-trace-id", "x-b3-spanid", "x-b3-traceid",
         "x-cloud-trace-context", "x-correlation-id", "x-datadog-parent-id", "x-datadog-trace-id",
-        "x-request-id", "x-request-start",
+        "x-request-id", "x-request-start", "x-hub-signature-256", "stripe-signature",
+        "webhook-id", "webhook-signature", "webhook-timestamp",
     }
 )  # fmt: skip
 

@@ -164,7 +164,8 @@ def of_batches(document: Document | None) -> list[Aim]:
 def of_workers(document: Document | None) -> Aim:
     rows: Sequence[Mapping[str, Any]] = workers.summary(document) if document else ()
     gains = [
-        f"{row['of_one']:.2f} x (ack {row['ack']}, {row['connections']})"
+        f"{row['of_one']:.2f} x (ack {row['ack']}, {row['connections']}"
+        f"{', pipelined' if row['depth'] > 1 else ''})"
         for row in rows
         if row["workers"] > 1
     ]

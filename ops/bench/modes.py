@@ -34,6 +34,7 @@ MODES = {
     "workers": "workers",
     "crowd": "crowd",
     "flame": "flame",
+    "overload": "overload",
 }
 #: Where server and client share the cores.
 ON_BOTH_CORES = ("workers", "crowd")

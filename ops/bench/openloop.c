@@ -13,6 +13,9 @@
  * request is due soon, so it wants a core of its own; `core_share` says how much of one it had
  * while it did not sleep: below 1, something else ran there.
  *
+ * `accepted` are the latencies of answers with a 2xx alone; `without_retry_after` counts the other
+ * answers that do not say when to come again.
+ *
  * One line of JSON on stdout, times in microseconds. Exit code 2 with a line on stderr for what
  * makes a measurement impossible.
  */
@@ -58,8 +61,8 @@ static size_t request_size;
 static struct sockaddr_in server;
 static int epoll_fd;
 
-static int64_t *latency, *late;
-static int64_t latencies, lates, answered, non_2xx, broken, unanswered, outstanding;
+static int64_t *latency, *late, *accepted;
+static int64_t latencies, lates, accepteds, without_retry_after, answered, non_2xx, broken, unanswered, outstanding;
 static int64_t released; /* all requests before this number were due already */
 static int64_t last_answer, slept;
 
@@ -158,6 +161,7 @@ static void read_head(connection *c, size_t size) {
     c->status = atoi(c->head + 9);
     char *length = strcasestr(c->head, "\r\ncontent-length:");
     if (!length) refuse("an answer without Content-Length");
+    if (c->status > 299 && !strcasestr(c->head, "\r\nretry-after:")) without_retry_after++;
     c->body_left = atoll(length + 17);
 }
 
@@ -196,7 +200,10 @@ static void receive(connection *c) {
     if (c->next >= first_counted) {
         answered++;
         last_answer = when;
-        if (c->status < 200 || c->status > 299) non_2xx++;
+        if (c->status < 200 || c->status > 299)
+            non_2xx++;
+        else
+            accepted[accepteds++] = when - due(c->next);
     }
     finish(c, when);
     if (c->next < released) begin(c);
@@ -303,9 +310,11 @@ int main(int argc, char **argv) {
     connections = calloc((size_t)count, sizeof *connections);
     latency = malloc(space);
     late = malloc(space);
-    if (!connections || !latency || !late) die("memory");
+    accepted = malloc(space);
+    if (!connections || !latency || !late || !accepted) die("memory");
     memset(latency, 0, space); /* no page faults later */
     memset(late, 0, space);
+    memset(accepted, 0, space);
     if ((epoll_fd = epoll_create1(0)) < 0) die("epoll");
     for (int64_t i = 0; i < count; i++) {
         connections[i].next = i;
@@ -324,6 +333,8 @@ int main(int argc, char **argv) {
            (long long)answered, (long long)non_2xx, (long long)broken, (long long)unanswered,
            (cpu_seconds() - cpu_before) / awake);
     print_quantiles("latency", latency, latencies);
+    printf(",\"without_retry_after\":%lld,", (long long)without_retry_after);
+    print_quantiles("accepted", accepted, accepteds);
     printf(",");
     print_quantiles("late", late, lates);
     printf("}\n");

@@ -48,6 +48,9 @@ class Latency(NamedTuple):
         failures: answers that are no 2xx, broken connections and requests without an answer.
         late_p99_ms, late_max_ms: the generator's own delay where the connection was free.
         core_share: how much of its core the generator had.
+        accepted_p50_ms, accepted_p99_ms: of answers with a 2xx alone.
+        refused: answers that are no 2xx; those without Retry-After are counted apart.
+        lost: broken connections and requests without an answer.
     """
 
     rate: float
@@ -62,6 +65,11 @@ class Latency(NamedTuple):
     late_p99_ms: float
     late_max_ms: float
     core_share: float
+    accepted_p50_ms: float = 0.0
+    accepted_p99_ms: float = 0.0
+    refused: int = 0
+    without_retry_after: int = 0
+    lost: int = 0
 
     @property
     def disturbed(self) -> str:
@@ -94,6 +102,11 @@ def parse(output: str) -> Latency:
         late_p99_ms=late["p99"] / 1e3,
         late_max_ms=late["max"] / 1e3,
         core_share=found["core_share"],
+        accepted_p50_ms=found.get("accepted", latency)["p50"] / 1e3,
+        accepted_p99_ms=found.get("accepted", latency)["p99"] / 1e3,
+        refused=found["non_2xx"],
+        without_retry_after=found.get("without_retry_after", 0),
+        lost=found["broken"] + found["unanswered"],
     )
 
 

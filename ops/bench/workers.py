@@ -21,12 +21,14 @@ from ops.bench.tables import figure, table
 HELP = "two workers against one, on two cores together with the client"
 TAKING = "median of {rounds} interleaved rounds of {seconds} s; failures: sum over the rounds"
 WORKERS = (1, 2)
-CONNECTIONS = (64, 1000)
+#: Connections, and requests sent in one piece. Pipelined ones cost the client little, so its share
+#: of the cores is small.
+LOADS = ((64, 1), (1000, 1), (64, 16))
 ACKS = ("fsync", "write")
 
 
 def steps(stage: Stage) -> int:
-    return stage.rounds * len(ACKS) * len(WORKERS) * len(CONNECTIONS)
+    return stage.rounds * len(ACKS) * len(WORKERS) * len(LOADS)
 
 
 def measure(stage: Stage) -> Document:
@@ -55,16 +57,18 @@ def _visit(stage: Stage, number: int, ack: str, workers: int) -> list[dict[str, 
         target = wrk.Target(process, launch.port, launch.body_file, None)
         warm = wrk.run(target, wrk.Load("warm", "warm", 64), 1)
         stored = warm.requests - warm.failures
-        for connections in CONNECTIONS:
+        for connections, depth in LOADS:
             stage.progress.step(
-                f"round {number + 1}/{stage.rounds}, ack {ack}, {workers} workers, {connections}"
+                f"round {number + 1}/{stage.rounds}, ack {ack}, {workers} workers, "
+                f"{connections} x {depth}"
             )
-            found = wrk.run(target, wrk.Load("load", "load", connections), stage.seconds)
+            load = wrk.Load("load", "load", connections, depth)
+            found = wrk.run(target, load, stage.seconds)
             stage.progress.note(f"{found.requests_per_second:,.0f}/s")
             stored += found.requests - found.failures
             rows.append({
                 "round": number, "ack": ack, "workers": workers, "connections": connections,
-                **found._asdict(),
+                "depth": depth, **found._asdict(),
             })  # fmt: skip
         require_stored(process, journal_directory(launch), stored)
     return rows
@@ -72,16 +76,20 @@ def _visit(stage: Stage, number: int, ack: str, workers: int) -> list[dict[str, 
 
 def summary(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Medians; a ratio is taken against one worker in the same round."""
-    groups: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, int, int, int], list[dict[str, Any]]] = {}
     for row in found["rounds"]:
-        groups.setdefault((row["ack"], row["connections"], row["workers"]), []).append(row)
-    names = ("requests_per_second", "p50_ms", "p99_ms", "cpu_us", "core_share", "client_share",
-             "rss_bytes")  # fmt: skip
+        key = (row["ack"], row["depth"], row["connections"], row["workers"])
+        groups.setdefault(key, []).append(row)
+    names = ("requests_per_second", "cpu_us", "core_share", "client_share", "rss_bytes")
     result = []
-    for (ack, connections, workers), rows in sorted(groups.items()):
-        one = {row["round"]: row["requests_per_second"] for row in groups[ack, connections, 1]}
+    for (ack, depth, connections, workers), rows in sorted(groups.items()):
+        alone = groups[ack, depth, connections, 1]
+        one = {row["round"]: row["requests_per_second"] for row in alone}
+        times = () if depth > 1 else ("p50_ms", "p99_ms")
         result.append({
-            "ack": ack, "connections": connections, "workers": workers,
+            "ack": ack, "connections": connections, "depth": depth, "workers": workers,
+            "p50_ms": None, "p99_ms": None,
+            **{name: statistics.median(row[name] for row in rows) for name in times},
             **{name: statistics.median(row[name] for row in rows) for name in names},
             "of_one": statistics.median(
                 row["requests_per_second"] / one[row["round"]] for row in rows
@@ -101,12 +109,12 @@ def markdown(found: Document) -> str:
         (
             (
                 row["ack"],
-                str(row["connections"]),
+                str(row["connections"]) + (", pipelined" if row["depth"] > 1 else ""),
                 str(row["workers"]),
                 figure(row["requests_per_second"], 0),
                 figure(row["of_one"]),
-                figure(row["p50_ms"]),
-                figure(row["p99_ms"]),
+                "-" if row["p50_ms"] is None else figure(row["p50_ms"]),
+                "-" if row["p99_ms"] is None else figure(row["p99_ms"]),
                 figure(row["cpu_us"], 1),
                 f"{row['core_share']:.2f} / {row['client_share']:.2f}",
                 f"{row['rss_bytes'] / 2**20:.0f}",

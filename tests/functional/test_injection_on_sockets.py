@@ -157,3 +157,22 @@ def test_a_line_of_the_combined_log_keeps_its_parts_whatever_a_client_says(new_g
     for line in filter(None, lines):
         assert apache.fullmatch(line) and line.isascii() and line.isprintable(), line
     assert "s3cr3t" not in gateway.log()
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
+)
+def test_a_web_page_cannot_send_or_read_events_by_a_visitor_s_browser(
+    logged: Gateway, content_type: str
+) -> None:
+    """These are what a browser sends to other sites without asking them first (CORS)."""
+    before = len(logged.journal())
+    headers = {"Origin": "https://evil.example", "Content-Type": content_type}
+    for path in ("/metrics", "/v1/events/metrics", "/v1/batch/metrics", "/v1/events"):
+        answer = logged.request("POST", path, BODY, {k: v for k, v in headers.items() if v})
+        assert answer.status in (400, 415), path
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+    preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = logged.request("OPTIONS", "/v1/events/metrics", headers=preflight)
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    assert len(logged.journal()) == before

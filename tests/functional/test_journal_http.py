@@ -427,6 +427,22 @@ def test_it_answers_only_on_a_loopback_address_unless_it_is_told_otherwise(
     assert ("/v1/journal" in described) is (status == 200)
 
 
+@pytest.mark.parametrize("field", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
+def test_on_a_loopback_address_a_proxy_gets_it_only_where_it_is_told_so(
+    new_gateway,  # type: ignore[no-untyped-def]
+    gateway: Gateway,
+    field: str,
+) -> None:
+    for path in ("/v1/journal", "/v1/journal/0", f"/v1/journal/0/{0:020d}.ndjson"):
+        answer = gateway.request("GET", path, headers={field: "192.0.2.1"})
+        assert answer.status == 404
+        assert "journal_http" in answer.json()["detail"]
+        assert gateway.request("GET", path).status == 200
+    if field == "Via":
+        told = new_gateway("--journal-http", "on", data=gateway.data.parent / "told")
+        assert told.request("GET", "/v1/journal", headers={field: "1.1 proxy"}).status == 200
+
+
 def test_reading_is_counted(gateway: Gateway) -> None:
     send(gateway, 1)
     page = read(gateway)

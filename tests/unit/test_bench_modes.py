@@ -260,7 +260,7 @@ def test_an_aim_at_two_loads_is_not_reached_by_one() -> None:
 
 def test_two_workers_are_compared_with_one_of_the_same_round(tmp_path: Path) -> None:
     def row(number: int, workers: int, per_second: float) -> dict[str, Any]:
-        return {"round": number, "ack": "fsync", "workers": workers, "connections": 64,
+        return {"round": number, "ack": "fsync", "workers": workers, "connections": 64, "depth": 1,
                 "requests_per_second": per_second, "p50_ms": 1.0, "p99_ms": 2.0, "cpu_us": 9.0,
                 "core_share": 1.0, "client_share": 0.5, "rss_bytes": 1, "failures": 0}  # fmt: skip
 

@@ -9,7 +9,9 @@ PACKAGE = Path("ingest")
 
 #: Modules that know bytes and values only.
 PURE = (
-    "access/exposure", "access/keys", "access/principal",
+    "admission/buckets", "admission/control", "admission/drain", "admission/fairness",
+    "access/addresses", "access/exposure", "access/keys", "access/principal",
+    "access/proxy_protocol", "access/signatures",
     "answers", "batch", "cloudevents", "codec", "dedupe", "dedupe_files", "dedupe_records",
     "encodings",
     "errors", "exits", "handlers/event", "journal/frame",
@@ -27,7 +29,7 @@ IMPURE = {
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("version", "exits", "errors", "tracing"),
     ("encodings",),
-    ("settings", "codec", "http", "metrics", "type_options"),
+    ("settings", "codec", "http", "metrics", "type_options", "access/proxy_protocol"),
     (
         "logs",
         "answers",
@@ -40,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "machine",
         "patching",
     ),
+    ("peer",),
     ("access", "registry", "journal", "dedupe", "followers", "handlers/loader"),
     (
         "handlers/runner",
@@ -58,7 +61,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("connection", "routes"),
     ("responder",),
-    ("handling", "refusing", "wsgi"),
+    ("admission", "handling", "refusing", "wsgi"),
     ("pipeline", "endpoints", "openapi", "server"),
     ("slow", "debug"),
     ("service", "banner", "supervisor", "worker"),
