@@ -41,16 +41,15 @@ def facts_of(registry: Registry, handlers: Collection[str], records: int) -> Fac
     return Facts(sorted(registry.types), sorted(handlers), _example(registry), records)
 
 
-def banner(settings: Settings, facts: Facts, address: Any) -> str:
+def banner(settings: Settings, facts: Facts, address: Any, admin: Any = None) -> str:
     """Where it listens, what it knows, a line to paste.
 
     Args:
         address: of the listening socket.
+        admin: of the one for operators, None where there is none.
     """
-    host, port = address[0], address[1]
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = _url(address)
+    operators = _url(admin) if admin is not None else url
     types = ", ".join(
         f"{name} (handler)" if name in facts.handlers else name for name in facts.types
     )
@@ -61,7 +60,7 @@ def banner(settings: Settings, facts: Facts, address: Any) -> str:
         f"  types    {types or 'none: add schemas/<type>.json'}",
         f"  journal  {Path(settings.data) / 'journal'} "
         f"(ack {settings.ack}, {facts.records} records)",
-        f"  health   {url}/readyz   metrics  {url}/metrics",
+        f"  health   {operators}/readyz   metrics  {operators}/metrics",
     ]
     if facts.example is not None:
         name, document = facts.example
@@ -75,6 +74,13 @@ def banner(settings: Settings, facts: Facts, address: Any) -> str:
     if warning is not None:
         lines.append(f"  WARNING  {warning}")
     return "\n".join(lines)
+
+
+def _url(address: Any) -> str:
+    host, port = address[0], address[1]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _example(registry: Registry) -> tuple[str, str] | None:

@@ -252,7 +252,7 @@ class Connection:
         reason = "error"
         try:
             door = self._server.door
-            if door is not None and door.introduces:
+            if door is not None and door.introduces and not self.peer.admin:
                 self._be_introduced()
             reason = self._serve()
         except Finished:

@@ -128,7 +128,7 @@ def target_of_settings(settings: Settings, path: str) -> Target:
     Raises:
         Unusable: the settings do not say.
     """
-    admin = getattr(settings, "admin_bind", "")
+    admin = "" if settings.admin_bind == "off" else settings.admin_bind
     bind = urlsplit(f"//{admin or settings.bind}")
     host, port = bind.hostname or "", bind.port or 0
     if port == 0:

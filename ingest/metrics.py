@@ -179,8 +179,9 @@ class Metrics:
         "`total`: raise `connections_max` (and the descriptor limit), or add workers. "
         "`address`: one client opens more than `connections_per_address_max`. `not_allowed`: it "
         "is not in `allow_addresses`. `proxy`: it is not in `trusted_proxies` and the PROXY "
-        "protocol is required. `introduction`: a proxy sent no such header.",
-        limit=("total", "address", "not_allowed", "proxy", "introduction"),
+        "protocol is required. `introduction`: a proxy sent no such header. `admin`: too many to "
+        "`admin_bind`.",
+        limit=("total", "address", "not_allowed", "proxy", "introduction", "admin"),
     )
     buffered_bytes = gauge(
         "Bytes kept for connections: requests that have not arrived whole, large bodies until "

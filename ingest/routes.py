@@ -329,7 +329,7 @@ class Router:
         raise IngestError("not_found", f"There is nothing at {path[:200]}.")
 
     def _allowed(self, methods: str) -> Plan:
-        return Plan(endpoint=_options_answer(methods, self._endpoints))
+        return Plan(endpoint=options_answer(methods, self._endpoints))
 
     def _not_allowed(self, method: str, methods: set[str]) -> Plan:
         allowed = set(methods) | {"OPTIONS"}
@@ -485,9 +485,10 @@ def _flag(query: Sequence[tuple[str, str]], name: str, *, default: bool) -> bool
     return value == "true"
 
 
-def _options_answer(
+def options_answer(
     methods: str, endpoints: Mapping[str, Mapping[str, Callable[[Any], None]]]
 ) -> Callable[[Any], None]:
+    """What answers OPTIONS with the methods that there are."""
     answer = endpoints["*"]["OPTIONS"]
 
     def endpoint(exchange: Any) -> None:

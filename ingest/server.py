@@ -31,6 +31,7 @@ from ingest.peer import PLAIN, Peer
 from ingest.routes import Plan
 
 if TYPE_CHECKING:
+    from ingest.admin import AdminRouter
     from ingest.metrics import Metrics
     from ingest.pool import WorkPool
     from ingest.responder import Responder
@@ -125,6 +126,7 @@ class Server:
         pool: the bounded pool that requests go through.
         responder: builds and sends answers.
         router: decides what a request is.
+        admin_router: the same for the listener for operators.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Server:
         pool: WorkPool,
         responder: Responder,
         router: Router,
+        admin_router: AdminRouter | None = None,
     ) -> None:
         self.settings = settings
         self.pool = pool
@@ -144,6 +147,7 @@ class Server:
         self._metrics = metrics
         self._responder = responder
         self._router = router
+        self._admin_router = admin_router
         self._cache = HeadCache(settings.head_cache_entries)
         self._caches: dict[Any, HeadCache] = {PLAIN: self._cache}
         #: None where everybody is treated alike
@@ -157,6 +161,8 @@ class Server:
             settings.mount_body_max_bytes,
         )
         self._acceptor: _Acceptor | None = None
+        self._admin_acceptor: _Acceptor | None = None
+        self._admins = 0
         self._sweeper: gevent.Greenlet | None = None
         self._empty = Event()
         self._hurried = False
@@ -165,8 +171,15 @@ class Server:
 
     # -- life cycle ------------------------------------------------------------------
 
-    def start(self, listener: socket.socket) -> None:
-        """Accept on `listener`, which this object owns from now on."""
+    def start(self, listener: socket.socket, admin: socket.socket | None = None) -> None:
+        """Accept on these listeners, which this object owns from now on.
+
+        Args:
+            admin: for operators.
+        """
+        if admin is not None:
+            self._admin_acceptor = _Acceptor(admin, self._accepted_admin)
+            self._admin_acceptor.start()
         self._acceptor = _Acceptor(listener, self._accepted)
         self._acceptor.max_accept = 256
         self._acceptor.start()
@@ -234,7 +247,10 @@ class Server:
         return len(stuck)
 
     def stop(self) -> None:
-        """End the sweep."""
+        """Close the listener for operators and end the sweep."""
+        if self._admin_acceptor is not None:
+            self._admin_acceptor.close()
+            self._admin_acceptor = None
         if self._sweeper is not None:
             self._sweeper.kill()
             self._sweeper = None
@@ -271,6 +287,16 @@ class Server:
         connection = Connection(self, sock, address, peer)
         connection.counted = counted
         self.connections.add(connection)
+
+    def _accepted_admin(self, sock: Any, address: Any) -> None:
+        if self._admins >= self.settings.admin_connections_max:
+            self._refuse_connection(sock, "admin", "Too many connections of operators.")
+            return
+        self._admins += 1
+        self._metrics.connections_opened.value += 1
+        peer = Peer(address[0], address[1])
+        peer.admin = True
+        self.connections.add(Connection(self, sock, address, peer))
 
     def introduced(self, connection: Connection, client: tuple[str, int] | None) -> None:
         """A trusted proxy has said whom a connection is from.
@@ -324,6 +350,8 @@ class Server:
             self._per_address[host] -= 1
             if not self._per_address[host]:
                 del self._per_address[host]
+        if connection.peer.admin:
+            self._admins -= 1
         self._metrics.connections_closed.cell(reason).value += 1
         if not self.connections:
             self._empty.set()
@@ -349,7 +377,9 @@ class Server:
         try:
             if peer.forwards is not None and self.door is not None:
                 self.door.judge(peer, head)
-            plan = self._router.plan(head, peer)
+            router = self._router if not peer.admin else self._admin_router
+            assert router is not None
+            plan = router.plan(head, peer)
         except IngestError as error:
             plan = Plan(refusal=error)
         if plan.refusal is None or plan.refusal.status not in _COUNTED_REFUSALS:

@@ -19,6 +19,7 @@ from ingest.access import keys_file
 from ingest.access.gate import Gate
 from ingest.access.reloading import Access
 from ingest.access.webhooks import Webhooks
+from ingest.admin import AdminRouter, parted
 from ingest.admission.overload import Overload
 from ingest.admission.quotas import Quotas
 from ingest.admission.refusals import Refusals
@@ -210,6 +211,14 @@ class Service:
         keys_path = keys_file.path_of(settings.keys_file)
         if keys_path is not None:
             self.gate = Gate(keys_path, metrics, self._decide_anew)
+        served: Mapping[str, Mapping[str, Endpoint]]
+        served = {**endpoints.table(), **self._gathered(part.gather)}
+        #: for the admin listener only
+        self.debug = DebugEndpoints(self.responder, part.number, self._figures())
+        operators: AdminRouter | None = None
+        if settings.admin_bind != "off":
+            served, theirs = parted(served)
+            operators = AdminRouter({**theirs, **self.debug.table()})
         cloudevents = CloudEventRouter(
             targets, self.pipeline.cloudevents, submit, spawn, settings, metrics
         )
@@ -226,8 +235,7 @@ class Service:
             submit,
             spawn,
             {
-                **endpoints.table(),
-                **self._gathered(part.gather),
+                **served,
                 **self.overload.after_writes(
                     self.reading.table()
                     if endpoints_journal.offered(settings)
@@ -255,9 +263,7 @@ class Service:
             cloudevents.attach(self.gate, router.target)
         self.access = Access(self.gate, self.webhooks)
         router.meter = cloudevents.meter = Quotas(settings, metrics, refusals, self.pool.release)
-        self.server = Server(settings, metrics, self.pool, self.responder, router)
-        #: for the admin listener only
-        self.debug = DebugEndpoints(self.responder, part.number, self._figures())
+        self.server = Server(settings, metrics, self.pool, self.responder, router, operators)
         self.hub_monitor = HubMonitor(metrics)
         self.blocking_monitor = BlockingMonitor(
             settings.max_blocking_seconds,
@@ -274,9 +280,9 @@ class Service:
 
     def _figures(self) -> dict[str, Callable[[], float]]:
         """What takes memory, as far as it is counted anyway."""
-        metrics, server = self.metrics, self.server
+        metrics = self.metrics
         return {
-            "connections": lambda: len(server.connections),
+            "connections": lambda: len(self.server.connections),
             "connection_buffered_bytes": metrics.buffered_bytes.read,
             "head_cache_entries": metrics.head_cache_entries.read,
             "pool_in_use": lambda: self.pool.in_use,
@@ -339,8 +345,12 @@ class Service:
 
     # -- start and stop --------------------------------------------------------------------
 
-    def start(self, listener: Any) -> None:
-        """Recover the journal, then serve; the socket is accepted from only at the end."""
+    def start(self, listener: Any, admin: Any = None) -> None:
+        """Recover the journal, then serve; the sockets are accepted from only at the end.
+
+        Args:
+            admin: the listener for operators, None where there is none.
+        """
         self.journal.start()
         if self.keeper is not None:
             self.keeper.start()
@@ -363,7 +373,7 @@ class Service:
         self.started = True
         self.blocking_monitor.start()
         self.consumers.start()
-        self.server.start(listener)
+        self.server.start(listener, admin)
 
     def setup(self) -> None:
         """Set the handlers up; blocks. Before `recover`, and it touches no journal.

@@ -7,6 +7,7 @@ module must not know how requests are served.
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import gevent
 from gevent.hub import get_hub
 
-from ingest import consumers, logs, machine, patching
+from ingest import consumers, logs, machine, patching, systemd
 from ingest.access.exposure import exposed
 from ingest.banner import Facts, banner, facts_of, summary
 from ingest.exits import ExitCode
@@ -207,21 +208,64 @@ def assemble(settings: Settings, metrics: Metrics, writer: logs.LogWriter, part:
     return Assembled(service, registry, handlers)
 
 
-def unable_to_listen(settings: Settings, error: OSError) -> Refused:
-    """What is said when the address cannot be listened on."""
+def reload_access(service: Service) -> None:
+    """Read keys and the secrets of webhooks anew, and say how that went."""
+    problems = service.access.reload()
+    if problems:
+        log.error("access.reload_refused", problems=problems)
+    else:
+        log.info("access.reloaded")
+
+
+def sockets_of_systemd(settings: Settings) -> dict[str, socket.socket]:
+    """Listening sockets that systemd has opened, by name.
+
+    Raises:
+        Refused: they cannot be used.
+    """
+    try:
+        given = systemd.sockets()
+    except systemd.SocketsUnusable as error:
+        raise Refused(str(error), ExitCode.BIND_FAILED) from None
+    if systemd.ADMIN in given and settings.admin_bind == "off":
+        reason = "systemd hands over a socket for operators, but admin_bind is off"
+        raise Refused(reason, ExitCode.USAGE)
+    return given
+
+
+def listen_for_operators(settings: Settings) -> socket.socket | None:
+    """Open the listener that `admin_bind` names, if it does.
+
+    Raises:
+        Refused: it cannot be listened on.
+    """
+    if settings.admin_bind == "off":
+        return None
+    try:
+        return listen(*split_address(settings.admin_bind), settings.admin_connections_max)
+    except OSError as error:
+        raise unable_to_listen(settings.admin_bind, error) from error
+
+
+def unable_to_listen(bind: str, error: OSError) -> Refused:
+    """What is said when an address cannot be listened on."""
     hint = BIND_HINTS.get(error.errno or 0, "")
     reason = f"{error.strerror}; {hint}" if hint else error.strerror
-    return Refused(f"cannot listen on {settings.bind}: {reason}", ExitCode.BIND_FAILED)
+    return Refused(f"cannot listen on {bind}: {reason}", ExitCode.BIND_FAILED)
 
 
 def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
     reloader = reload.Reloader(watched(settings))
     assembled = assemble(settings, metrics, writer, ALONE)
     service, facts = assembled.service, assembled.recover()
+    given = sockets_of_systemd(settings)
     try:
-        listener = reload.inherited() or listen(*split_address(settings.bind), settings.backlog)
+        listener = reload.inherited() or given.get(systemd.MAIN)
+        listener = listener or listen(*split_address(settings.bind), settings.backlog)
     except OSError as error:
-        raise unable_to_listen(settings, error) from error
+        raise unable_to_listen(settings.bind, error) from error
+    admin = given.get(systemd.ADMIN) or listen_for_operators(settings)
+    notifier = systemd.Notifier()
 
     def stop() -> None:
         reloader.cancel()
@@ -231,16 +275,23 @@ def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stop)
+    gevent.signal_handler(signal.SIGHUP, reload_access, service)
     gevent.signal_handler(signal.SIGUSR1, consumers.pause, by="signal")
     gevent.signal_handler(signal.SIGUSR2, consumers.resume, by="signal")
-    service.start(listener)
     address = listener.getsockname()
-    print(banner(settings, facts, address), flush=True)  # noqa: T201
+    operators = admin.getsockname() if admin is not None else None
+    service.start(listener, admin)
+    print(banner(settings, facts, address, operators), flush=True)  # noqa: T201
     warn_of_exposure(settings, address)
     log.info("service.started", address=f"{address[0]}:{address[1]}", types=facts.types)
     if settings.reload == "on":
         reloader.start(service.request_stop)
+    notifier.ready(
+        f"serves {address[0]}:{address[1]}",
+        lambda: service.health.probe("live", False, None)[0] == 200,
+    )
     service.wait()
+    notifier.stopping()
     anew = reloader.keep(listener) if reloader.wanted else None
     cut = service.stop(restart=anew is not None)
     counted = summary(metrics.read_counted()["requests"])

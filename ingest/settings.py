@@ -21,6 +21,7 @@ from ingest.settings_values import (
     check_affinity,
     check_allowed,
     check_bind,
+    check_bind_or_off,
     check_mounts,
     check_trusted,
     check_uri_reference,
@@ -107,6 +108,17 @@ class Settings:
         "Address to listen on, host:port or [v6]:port. Port 0 takes a free one.",
         placeholder="ADDRESS",
         check=check_bind,
+    )
+    admin_bind: str = _setting(
+        "off",
+        "server",
+        "Address of a second listener, for operators: probes, `/metrics`, which is then not on "
+        "the main one, and `/debug`. It asks for no key: let only operators reach it. Or off.",
+        placeholder="off|ADDRESS",
+        check=check_bind_or_off,
+    )
+    admin_connections_max: int = _setting(
+        64, "server", "Most connections to it; beyond it 503.", minimum=1, maximum=10_000
     )
     workers: int = _setting(
         1,

@@ -230,6 +230,16 @@ def echo(text: str) -> str:
     return quoted if len(quoted) <= ECHO_LIMIT else quoted[: ECHO_LIMIT - 1] + "…"
 
 
+def check_bind_or_off(text: str) -> None:
+    """A listening address, or `off`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text != "off":
+        check_bind(text)
+
+
 def check_bind(text: str) -> None:
     """A listening address: `host:port` or `[v6]:port`; port 0 takes a free one.
 

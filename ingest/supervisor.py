@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from ingest import logs, machine
+from ingest import logs, machine, systemd
 from ingest.banner import Facts, banner
 from ingest.exits import ExitCode
 from ingest.journal import DirectoryLock
@@ -31,9 +32,11 @@ from ingest.service_process import (
     LOG_STOP_SECONDS,
     Refused,
     fail,
+    listen_for_operators,
     locked,
     prepare,
     raise_descriptor_limit,
+    sockets_of_systemd,
     split_address,
     unable_to_listen,
     warn_of_exposure,
@@ -105,6 +108,8 @@ class Supervisor:
             for number in range(settings.workers)
         ]
         self._gathering = Gathering(metrics, settings.workers, self._current)
+        #: for operators; all workers accept from it, so none is missed when one is gone
+        self._admin: socket.socket | None = None
         self._next = 0
         self._stopping = False
         self._stop_asked = Event()
@@ -128,7 +133,10 @@ class Supervisor:
             if not self._start():
                 return self._stop()
             helpers = [gevent.spawn(self._roll), gevent.spawn(self._look)]
+            notifier = systemd.Notifier()
+            notifier.ready(f"serves with {len(self._slots)} workers", lambda: bool(self._takers()))
             self._stop_asked.wait()
+            notifier.stopping()
             gevent.killall(helpers)
             return self._stop()
         except BaseException:
@@ -175,18 +183,25 @@ class Supervisor:
         """Open the listening sockets; returns their address."""
         settings = self._settings
         host, port = split_address(settings.bind)
+        given = sockets_of_systemd(settings)
         try:
-            sockets = open_listeners(host, port, settings.backlog, settings.workers)
+            if systemd.MAIN in given:  # all workers accept from the one that there is
+                sockets = [given[systemd.MAIN].dup() for _ in self._slots]
+            else:
+                sockets = open_listeners(host, port, settings.backlog, settings.workers)
         except OSError as error:
-            raise unable_to_listen(settings, error) from error
+            raise unable_to_listen(settings.bind, error) from error
+        self._admin = given.get(systemd.ADMIN) or listen_for_operators(settings)
         for slot, sock in zip(self._slots, sockets, strict=True):
             slot.listener = Listener(sock, self._hand_over, lambda: bool(self._takers()))
+            slot.admin = self._admin
         return sockets[0].getsockname()
 
     def _announce(self, processes: list[WorkerProcess], address: Any) -> None:
         records = sum(process.facts["records"] for process in processes)
         facts = Facts(**{**processes[0].facts, "records": records})
-        print(banner(self._settings, facts, address), flush=True)  # noqa: T201
+        operators = self._admin.getsockname() if self._admin is not None else None
+        print(banner(self._settings, facts, address, operators), flush=True)  # noqa: T201
         warn_of_exposure(self._settings, address)
         log.info(
             "supervisor.started",
@@ -325,6 +340,8 @@ class Supervisor:
         for slot in self._slots:
             if slot.listener is not None:
                 slot.listener.close()
+        if self._admin is not None:
+            self._admin.close()
         for process in processes:
             process.say("stop")
         settings = self._settings

@@ -9,7 +9,9 @@ other workers.
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 from collections.abc import Callable
 from time import monotonic
 
@@ -75,6 +77,8 @@ class Slot:
         self.successor: WorkerProcess | None = None
         #: its socket, from the moment on at which all workers can serve
         self.listener: Listener | None = None
+        #: the socket for operators, which all workers share
+        self.admin: socket.socket | None = None
         self._settings = settings
         self._metrics = metrics
         for cause in ("died", "asked"):
@@ -132,7 +136,10 @@ class Slot:
     def serve(self, process: WorkerProcess) -> None:
         """Let a process that has recovered its journal serve."""
         assert self.listener is not None
-        process.say("serve", descriptors=[self.listener.copy()])
+        descriptors = [self.listener.copy()]
+        if self.admin is not None:
+            descriptors.append(os.dup(self.admin.fileno()))
+        process.say("serve", descriptors=descriptors)
 
     def stand_in(self, accept: bool) -> None:
         """Have the supervisor accept for this worker, or leave that to it again."""

@@ -3,7 +3,7 @@
     supervisor says            worker says
     begin (settings, lock)   → loaded (or failed)     schemas and handlers are loaded
     recover                  → recovered (or failed)  the journal's partition is its own
-    serve (listening socket) → serving
+    serve (listening sockets) → serving
     others                                            how the others are, for /readyz
     read                     → readings               its metrics
     adopt (connections)                               of a worker that does not accept
@@ -158,8 +158,7 @@ class Worker:
         if step is None or step.kind != "serve":
             service.abandon()
             return ExitCode.OK
-        (descriptor,) = step.descriptors
-        service.start(socket.socket(fileno=descriptor))
+        service.start(*(socket.socket(fileno=descriptor) for descriptor in step.descriptors))
         log.info("worker.started", pid=os.getpid(), records=facts.records)
         self._say("serving")
         gevent.spawn(self._tell_health)

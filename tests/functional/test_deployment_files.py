@@ -110,7 +110,7 @@ def services() -> dict:  # type: ignore[type-arg]
 
 
 def test_compose_names_images_by_version_files_that_exist_and_ports_of_this_machine() -> None:
-    assert set(services()) == {"ingest", "kafka", "prometheus", "grafana"}
+    assert set(services()) == {"ingest", "prometheus", "grafana"}
     for name, service in services().items():
         tag = service["image"].rpartition(":")[2]
         assert "/" not in tag and tag != "latest", service["image"]

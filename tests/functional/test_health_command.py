@@ -234,7 +234,10 @@ def test_a_url_s_certificate_is_checked(health) -> None:  # type: ignore[no-unty
 
 def settings_of(**changes: str) -> Any:
     """What the command looks at of the settings."""
-    defaults = {"bind": "127.0.0.1:1", "admin_bind": "", "tls_cert": "", "tls_client_auth": "off"}
+    defaults = {
+        "bind": "127.0.0.1:1", "admin_bind": "off", "tls_cert": "", "tls_client_auth": "off",
+        "proxy_protocol": "off",
+    }  # fmt: skip
     return SimpleNamespace(**{**defaults, **changes})
 
 

@@ -14,8 +14,6 @@ from tests.support.waiting import until
 
 #: `systemd-analyze security` gives 100 to what is not confined at all, and 14 to these units.
 EXPOSURE_MAX = 20
-#: The first systemd that knows Type=notify-reload.
-NOTIFY_RELOAD_SINCE = 253
 
 
 def analyze(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -24,32 +22,19 @@ def analyze(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def version() -> int:
-    match = re.match(r"systemd (\d+)", analyze("--version").stdout)
-    assert match is not None
-    return int(match[1])
-
-
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """The units as they are installed, but for the path of the program."""
     for path in SYSTEMD.glob("ingest.s[eo]*"):
         text = path.read_text().replace("/opt/ingest/bin/python", "/bin/true")
         (tmp_path / path.name).write_text(text)
-    if version() < NOTIFY_RELOAD_SINCE:
-        shutil.copytree(SYSTEMD, tmp_path / "ingest.service.d")
-        for path in (tmp_path / "ingest.service.d").iterdir():
-            if path.suffix != ".conf":
-                path.unlink()
     return tmp_path
 
 
 def complaints(units: Path) -> list[str]:
-    """What systemd says about the units, but for what an older one cannot know."""
+    """What systemd says about the units."""
     done = analyze("verify", str(units / "ingest.service"), str(units / "ingest.socket"))
-    known = "Failed to parse service type, ignoring: notify-reload"
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return [line for line in lines if version() >= NOTIFY_RELOAD_SINCE or known not in line]
+    return [line for line in done.stderr.splitlines() if line.strip()]
 
 
 def test_systemd_has_nothing_to_say_about_the_units(units: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ingest.settings import SETTINGS, Settings
+from ingest.settings import Settings
 from ingest.settings_values import parse_duration
 from tests.support.gateway import ROOT
 
@@ -65,32 +65,13 @@ def unit(name: str) -> dict[str, list[str]]:
     return found
 
 
-#: What files in ops/ set for parts that are built at the same time as they are. As soon as there
-#: is such a setting its value is looked at like any other.
-AWAITED = {
-    "INGEST_ADMIN_BIND": "",
-    "INGEST_TLS_CERT": "",
-    "INGEST_TLS_KEY": "",
-    "INGEST_SINK": "",
-    "INGEST_KAFKA_BROKERS": "",
-    "INGEST_ACK": "remote",
-}
-
-
 def resolved(environ: Mapping[str, str], file_text: str | None = None) -> Settings:
     """The settings of a gateway that is started so.
 
     Raises:
         SettingsError: one of them is none, or has a value that it cannot have.
     """
-    known = {setting.env: setting for setting in SETTINGS}
-    looked_at = {
-        name: value
-        for name, value in environ.items()
-        if name not in AWAITED
-        or (name in known and (AWAITED[name] != value or value in known[name].choices))
-    }
-    return Settings.resolve({}, looked_at, file_text, "ingest.yaml")
+    return Settings.resolve({}, environ, file_text, "ingest.yaml")
 
 
 def admin_port(environ: Mapping[str, str]) -> str:

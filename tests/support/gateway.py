@@ -58,6 +58,8 @@ class Gateway:
         self.flags = flags
         self.env = env or {}
         self.cwd = cwd
+        #: descriptors that it inherits
+        self.pass_fds: list[int] = []
         self.port = 0
         self.banner = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,6 +80,7 @@ class Gateway:
             stderr=self._log,
             env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},
             cwd=self.cwd,
+            pass_fds=self.pass_fds,
         )
 
     def listens(self) -> bool:

@@ -38,5 +38,4 @@ def test_the_page_about_security_names_settings_that_there_are() -> None:
     first_cells = re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
     named = {name for cell in first_cells for name in re.findall(r"`([a-z_]+)`", cell)}
     assert len(named) > 4
-    # admin_bind: built at the same time as this.
-    assert named - {"admin_bind"} <= {setting.name for setting in SETTINGS}
+    assert named <= {setting.name for setting in SETTINGS}
