@@ -231,33 +231,39 @@ class Server:
         """
         deadline = monotonic() + timeout_seconds
         self._wait_empty(min(idle_grace_seconds, timeout_seconds))
-        for connection in list(self.connections):
+        for connection in self._of_clients():
             if connection.idle():
                 connection.retire()
-        while self.connections:
+        while self._of_clients():
             left = deadline - monotonic()
             if left <= 0 or self._hurried:
                 break
             self._wait_empty(left)
-        stuck = list(self.connections)
+        stuck = self._of_clients()
         for connection in stuck:
             connection.interrupt(gevent.GreenletExit())
         if stuck:
             self._wait_empty(1.0)
         return len(stuck)
 
+    def _of_clients(self) -> list[Connection]:
+        """Open connections but those of operators, which nothing waits for."""
+        return [connection for connection in self.connections if not connection.peer.admin]
+
     def stop(self) -> None:
         """Close the listener for operators and end the sweep."""
         if self._admin_acceptor is not None:
             self._admin_acceptor.close()
             self._admin_acceptor = None
+        for connection in list(self.connections):
+            connection.interrupt(gevent.GreenletExit())
         if self._sweeper is not None:
             self._sweeper.kill()
             self._sweeper = None
 
     def _wait_empty(self, timeout_seconds: float) -> None:
         self._empty.clear()
-        if self.connections and not self._hurried:
+        if len(self.connections) > self._admins and not self._hurried:
             self._empty.wait(timeout_seconds)
 
     # -- connections --------------------------------------------------------------------
@@ -353,7 +359,7 @@ class Server:
         if connection.peer.admin:
             self._admins -= 1
         self._metrics.connections_closed.cell(reason).value += 1
-        if not self.connections:
+        if len(self.connections) == self._admins:
             self._empty.set()
 
     def new_parser(self, peer: Peer) -> RequestParser:

@@ -63,6 +63,7 @@ def run(settings: Settings) -> int:
         RegistryError, HandlersError, LogConfigError: what is to be loaded cannot be used.
     """
     metrics = Metrics()
+    heed_no_signals_yet()
     writer = prepare(settings, metrics, 0)
     try:
         raise_descriptor_limit(settings)
@@ -72,6 +73,12 @@ def run(settings: Settings) -> int:
         return fail(str(refused), refused.code)
     finally:
         writer.stop(LOG_STOP_SECONDS)
+
+
+def heed_no_signals_yet() -> None:
+    """Do not be killed by what is meant for a service that serves; a start may take long."""
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        gevent.signal_handler(number, lambda: None)
 
 
 def prepare(settings: Settings, metrics: Metrics, worker: int | None) -> logs.LogWriter:
@@ -291,7 +298,8 @@ def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
         lambda: service.health.probe("live", False, None)[0] == 200,
     )
     service.wait()
-    notifier.stopping()
+    if not reloader.wanted:
+        notifier.stopping()
     anew = reloader.keep(listener) if reloader.wanted else None
     cut = service.stop(restart=anew is not None)
     counted = summary(metrics.read_counted()["requests"])

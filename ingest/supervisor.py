@@ -32,6 +32,7 @@ from ingest.service_process import (
     LOG_STOP_SECONDS,
     Refused,
     fail,
+    heed_no_signals_yet,
     listen_for_operators,
     locked,
     prepare,
@@ -65,6 +66,7 @@ def run(settings: Settings) -> int:
         LogConfigError: the logging configuration cannot be used.
     """
     metrics = Metrics()
+    heed_no_signals_yet()
     writer = prepare(settings, metrics, None)
     try:
         missing = machine.cores_missing(settings.cpu_affinity)

@@ -27,4 +27,6 @@ class Access:
         problems = self._webhooks.problems()
         if not problems and self._gate is not None:
             problems = self._gate.reload()
+        # What the webhooks' files say was good a moment ago; if that has changed since, the secrets
+        # before are kept, and the keys are the new ones.
         return problems or self._webhooks.reload()

@@ -148,6 +148,15 @@ def test_it_answers_while_the_gateway_drains(serve: Serve) -> None:
     assert served.gateway.wait() == 0
 
 
+def test_nobody_waits_for_an_operator_at_the_end(serve: Serve) -> None:
+    served = serve("--drain-timeout", "600")
+    with served.connect() as silent, served.connect() as idle:
+        assert idle.request("GET", "/livez").status == 200
+        served.gateway.send_signal(signal.SIGTERM)
+        assert served.gateway.wait() == 0
+        assert silent.closed()
+
+
 def test_with_several_workers_it_is_one_and_survives_a_worker(serve: Serve) -> None:
     served = serve("--workers", "2")
     until(lambda: all_ready(served.gateway, 2))

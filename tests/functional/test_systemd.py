@@ -27,6 +27,20 @@ os.execv(sys.executable, [sys.executable, *command])
 """
 
 
+#: A handler whose `setup` takes as long as a test wants.
+SETS_UP = """
+import os, pathlib, time
+
+def setup():
+    pathlib.Path(os.environ["BEGAN"]).touch()
+    while not os.path.exists(os.environ["GO_ON"]):
+        time.sleep(0.01)
+
+def handle(event):
+    pass
+"""
+
+
 @pytest.fixture
 def listening() -> Iterator[Callable[[], socket.socket]]:
     """Listening sockets that the gateway is to inherit."""
@@ -132,6 +146,27 @@ def test_who_hangs_does_not_say_that_it_lives(
         gateway.send_signal(signal.SIGCONT)
         sock.settimeout(60)
         assert sock.recv(4096) == b"WATCHDOG=1"
+
+
+def test_signals_for_a_service_do_not_kill_one_that_starts(
+    tmp_path: Path, new_gateway: Callable[..., Gateway]
+) -> None:
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "metrics.py").write_text(SETS_UP)
+    began, go_on = tmp_path / "began", tmp_path / "go-on"
+    gateway = Gateway(
+        tmp_path / "data", "--handlers", f"{tmp_path}/handlers",
+        env={"BEGAN": str(began), "GO_ON": str(go_on)},
+    )  # fmt: skip
+    gateway.spawn()
+    try:
+        until(began.exists)
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            gateway.send_signal(number)
+        go_on.touch()
+        assert gateway.listens(), gateway.log()
+    finally:
+        assert gateway.stop() == 0
 
 
 def test_sighup_reads_the_keys_anew(tmp_path: Path, new_gateway: Callable[..., Gateway]) -> None:
