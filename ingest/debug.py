@@ -51,7 +51,8 @@ _early: weakref.WeakSet[Any] = weakref.WeakSet()
 
 def remember_greenlets() -> None:
     """Note what greenlets there are; before `gc.freeze`."""
-    _early.update(item for item in gc.get_objects() if isinstance(item, greenlet.greenlet))
+    # By type(): to ask some objects of their class runs their code, such as Django's settings.
+    _early.update(item for item in gc.get_objects() if issubclass(type(item), greenlet.greenlet))
 
 
 class _Turns:
@@ -101,7 +102,11 @@ def greenlet_groups() -> tuple[list[tuple[int, str, Stack]], int]:
     known: set[int] = set()
     for source in (list(_early), items):
         for index, item in enumerate(source, 1):
-            if isinstance(item, greenlet.greenlet) and not item.dead and id(item) not in known:
+            if (
+                issubclass(type(item), greenlet.greenlet)
+                and not item.dead
+                and id(item) not in known
+            ):
                 known.add(id(item))
                 looked += 1
                 found[type(item).__name__, _where(item)] += 1

@@ -147,7 +147,7 @@ def test_both_validators_agree_on_events_made_from_the_schema(event_type: EventT
         verdicts[agree(event_type, event)] += 1
 
     check()
-    assert verdicts[True] > 10  # not only rubbish was tried
+    assert verdicts[True]  # not only rubbish was tried
 
 
 @pytest.mark.parametrize("event_type", TYPES, ids=lambda each: each.name)
