@@ -25,6 +25,7 @@ from ingest.admission.quotas import Quotas
 from ingest.admission.refusals import Refusals
 from ingest.blocking import BlockingMonitor
 from ingest.blocking_stacks import Stacks
+from ingest.codec import plain_depth
 from ingest.consuming import Consumers
 from ingest.debug import remember_greenlets
 from ingest.debug_endpoints import DebugEndpoints
@@ -165,7 +166,14 @@ class Service:
         before = loader.before_answers(handlers)
         targets = {
             name: Target(
-                event_type, before.get(name), settings.ack, settings.event_max_bytes, metrics
+                event_type,
+                before.get(name),
+                settings.ack,
+                settings.event_max_bytes,
+                metrics,
+                plain_depth(
+                    settings.json_decoder, settings.json_depth_max, settings.duplicate_keys
+                ),
             )
             for name, event_type in registry.types.items()
         }
@@ -303,6 +311,7 @@ class Service:
         for name, event_type in registry.types.items():
             if event_type.options.dedupe.by != "none":
                 targets[name].dedupe = deduping.serve(event_type, self.pipeline.coded)
+                targets[name].typed = None  # an event's value is looked into
         if deduping.keys:
             data = Path(self.settings.data)
             windows = {name: keys.window for name, keys in deduping.keys.items()}
