@@ -17,7 +17,7 @@ PURE = (
     "errors", "exits", "handlers/event", "journal/frame",
     "journal/record", "journal/replay_messages", "metrics_sums", "metrics_wire",
     "openapi_parts", "ranges", "representations", "tracing", "type_options",
-    "wsgi_answer", "wsgi_environ",
+    "settings_kafka", "sinks/kafka_errors", "wsgi_answer", "wsgi_environ",
     *(f"http/{path.stem}" for path in (PACKAGE / "http").glob("[a-z]*.py")),
 )  # fmt: skip
 IMPURE = {
@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "patching",
     ),
     ("peer",),
+    ("sinks",),
     ("access", "registry", "journal", "dedupe", "followers", "handlers/loader"),
     (
         "handlers/runner",
