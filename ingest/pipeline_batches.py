@@ -136,7 +136,8 @@ class Batches:
             self.pool.release()
         else:
             try:
-                self._journal.append(b"".join(lines), accepted, exchange, plan.target.sync)
+                target = plan.target
+                target.append(b"".join(lines), accepted, exchange, target.sync)
             except IngestError as error:
                 self._refusing.refuse(exchange, error)
 

@@ -54,6 +54,7 @@ from ingest.routes import Router, Target, Ways
 from ingest.routes_cloudevents import CloudEventRouter
 from ingest.server import Server
 from ingest.settings import Settings
+from ingest.sinks.wiring import Sinks
 from ingest.slow import SlowResponder, Stages
 from ingest.version import __version__
 from ingest.wsgi import Mounts
@@ -165,10 +166,17 @@ class Service:
         before = loader.before_answers(handlers)
         targets = {
             name: Target(
-                event_type, before.get(name), settings.ack, settings.event_max_bytes, metrics
+                event_type,
+                before.get(name),
+                settings.ack,
+                settings.event_max_bytes,
+                metrics,
+                self.journal,
             )
             for name, event_type in registry.types.items()
         }
+        self.sinks = Sinks(settings, registry, self.journal, metrics)
+        self.sinks.serve(targets, self, self.pool.yield_turn)
         self.keeper: Keeper | None = None
         self._serve_repetitions(registry, targets)
         self.webhooks = Webhooks()
@@ -319,9 +327,21 @@ class Service:
         return {"/metrics": {"GET": scrapes}}
 
     def _on_commit(self, exchanges: list[Any], error: IngestError | None) -> None:
+        if self.sinks.mixed:
+            exchanges = self.sinks.committed(exchanges, error)
+        if exchanges:
+            self.committed(exchanges, error)
+        self._followers.commit()
+
+    def committed(self, exchanges: list[Any], error: IngestError | None) -> None:
+        """What these brought is durable, or is not."""
         self.overload.committed(exchanges)
         self.pipeline.committed(exchanges, error)
-        self._followers.commit()
+
+    def partly(self, exchange: Any, failures: Mapping[int, IngestError]) -> None:
+        """What an exchange brought is durable in part."""
+        self.overload.committed([exchange])
+        self.pipeline.partly(exchange, failures)
 
     def _add_checks(self, registry: Registry) -> None:
         def drain() -> str | None:
@@ -336,7 +356,9 @@ class Service:
         self.health.add("hub", {"live", "ready"}, self.hub_monitor.check)
         self.health.add("started", {"ready", "startup"}, started)
         self.health.add("registry", {"ready", "startup"}, types)
-        self.health.add("journal", {"ready"}, self.journal.healthy)
+        if self.sinks.journaled:
+            self.health.add("journal", {"ready"}, self.journal.healthy)
+        self.sinks.add_checks(self.health)
         self.health.add("draining", {"ready"}, drain)
         self.metrics.ready.set_function(
             lambda: 1 if self.health.probe("ready", False, None)[0] == 200 else 0
@@ -352,6 +374,7 @@ class Service:
             admin: the listener for operators, None where there is none.
         """
         self.journal.start()
+        self.sinks.start()
         if self.keeper is not None:
             self.keeper.start()
         if self.rejected is not None:
@@ -466,6 +489,7 @@ class Service:
         if self.keeper is not None:
             self.keeper.stop()
         self.journal.close(settings.drain_timeout_seconds)
+        self.sinks.close(settings.drain_timeout_seconds)
         if self.rejected is not None:
             self.rejected.close(settings.drain_timeout_seconds)
         self.reading.close()

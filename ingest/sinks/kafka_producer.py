@@ -203,12 +203,20 @@ class KafkaProducer:
         Raises:
             IngestError: overloaded, message_too_large, sink_refused, draining: it was not taken.
         """
+        self.judge(len(value) + MESSAGE_BYTES)
+        self.send(topic, key, value, headers, waiter)
+
+    def send(
+        self, topic: str, key: bytes | None, value: bytes, headers: Headers, waiter: Any
+    ) -> None:
+        """The same for what `judge` let pass.
+
+        Raises:
+            IngestError: message_too_large, sink_refused.
+        """
         size = len(value) + MESSAGE_BYTES
         if key is not None:
             size += len(key)
-        bytes_then = self.outstanding_bytes + size
-        if bytes_then > self._max_bytes or self._closing or self._fatal is not None:
-            self._judge()
         report = partial(self._report, waiter, size, time.monotonic())
         try:
             self._produce(topic, value, key, on_delivery=report, headers=headers)
@@ -220,17 +228,22 @@ class KafkaProducer:
             raise failure_of(fault, topic, None) from None
         if not self.outstanding_messages:
             self._progress_at = time.monotonic()
-        self.outstanding_bytes = bytes_then
+        self.outstanding_bytes += size
         self.outstanding_messages += 1
 
-    def _judge(self) -> None:
-        """Raise what stands against a message. One alone is never too large: librdkafka's own
-        limit is there for that."""
+    def judge(self, size: int) -> None:
+        """Raise what stands against messages of so many bytes, `MESSAGE_BYTES` for each included.
+
+        Those of one request are never too large by themselves: what sends them is bounded.
+
+        Raises:
+            IngestError: overloaded, sink_refused, draining.
+        """
         if self._closing:
             raise IngestError("draining", "The producer is closing.")
         if self._fatal is not None:
             raise IngestError("sink_refused", "The connection to Kafka is made anew.")
-        if self.outstanding_messages:
+        if self.outstanding_bytes + size > self._max_bytes and self.outstanding_messages:
             raise IngestError("overloaded", "Too many events are waiting for Kafka.")
 
     # -- called by the thread, from within poll --------------------------------------------

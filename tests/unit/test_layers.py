@@ -44,8 +44,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "patching",
     ),
     ("peer",),
-    ("sinks",),
     ("access", "registry", "journal", "dedupe", "followers", "handlers/loader"),
+    ("sinks",),
     (
         "handlers/runner",
         "handlers/lifecycle",
