@@ -140,13 +140,15 @@ class Service:
                 metrics,
                 {"journal": self.journal.segments_removed},
             )
+        self.sinks = Sinks(settings, registry, self.journal, metrics)
         stages = Stages() if settings.slow_request_seconds else None
         responder = Responder if stages is None else SlowResponder
         self.responder = responder(settings, metrics, self.journal.id_source, access)
         self.rejected: RejectedEvents | None = None
         if any(t.options.on_reject == "keep" for t in registry.types.values()):
             directory = Path(settings.data) / "rejected"
-            self.rejected = RejectedEvents(directory, part.number, settings, metrics)
+            new_store = self.sinks.new_rejected
+            self.rejected = RejectedEvents(directory, part.number, settings, metrics, new_store)
         self.pipeline = Pipeline(settings, self.journal, self.responder, metrics, self.rejected)
         self.pool = WorkPool(
             settings.pool_size,
@@ -175,7 +177,6 @@ class Service:
             )
             for name, event_type in registry.types.items()
         }
-        self.sinks = Sinks(settings, registry, self.journal, metrics)
         self.sinks.serve(targets, self, self.pool.yield_turn)
         self.keeper: Keeper | None = None
         self._serve_repetitions(registry, targets)

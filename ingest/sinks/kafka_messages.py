@@ -69,7 +69,7 @@ class Messages:
         if headers is None or 92 in line[:_ID_END] or at < 0:  # 92: a backslash
             headers = self._learn(line, lead)
             if headers is None:
-                return self._any_message(line)
+                return self.any_message(line)
         value = line[at + 8 : -1]
         event_id = line[len(LINE_START) : _ID_END]
         key = self._key(value, None) if self._tokens is not None else None
@@ -92,8 +92,10 @@ class Messages:
         headers = self._leads[lead] = headers_of(attributes)
         return headers
 
-    def _any_message(self, line: bytes) -> Message:
-        """The same for a line of any form."""
+    def any_message(self, line: bytes) -> Message:
+        """The same for a line that is like no other one; of any form."""
+        if self._structured:
+            return self._structured_message(line)
         attributes, value = parted(line)
         return Message(self._key(value, attributes), value, headers_of(attributes))
 
@@ -123,7 +125,9 @@ def parted(line: bytes) -> tuple[dict[str, Any], bytes]:
     """
     at, at64 = line.find(_DATA), line.find(_BASE64)
     if at64 >= 0 and not 0 <= at < at64:
-        return orjson.loads(line[:at64] + b"}"), b64decode(line[at64 + len(_BASE64) : -2])
+        attributes = orjson.loads(line[:at64] + b"}")
+        attributes["datacontenttype"] = "application/octet-stream"  # it is no JSON
+        return attributes, b64decode(line[at64 + len(_BASE64) : -2])
     if at < 0:
         return orjson.loads(line), b""
     return orjson.loads(line[:at] + b"}"), line[at + len(_DATA) : -1]

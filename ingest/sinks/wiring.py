@@ -6,6 +6,7 @@ This module must not know HTTP, nor how an event is judged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ingest.errors import IngestError
@@ -14,6 +15,7 @@ from ingest.registry import Registry
 from ingest.settings import Settings
 from ingest.sinks.kafka_producer import KafkaProducer, Reports
 from ingest.sinks.kafka_settings import KafkaSettings
+from ingest.sinks.rejected_topic import RejectedTopic, Told
 from ingest.sinks.remote import Answers, Remote, Waiting
 from ingest.sinks.routing import routes_of
 
@@ -48,6 +50,16 @@ class Sinks:
         self._metrics = metrics
         self.remote: Remote | None = None
         remote = [route for route in self.routes.values() if route.remote]
+        #: makes what takes refused events; None where they stay here
+        self.new_rejected: Callable[[Told], RejectedTopic] | None = None
+        if any(route.rejected_topic is not None for route in self.routes.values()):
+            self.new_rejected = partial(
+                RejectedTopic,
+                self._settings,
+                settings.rejected_pending_max_bytes,
+                self.routes,
+                metrics,
+            )
         if remote:
             self.remote = Remote(remote, self._new_producer, journal)
         # A batch of CloudEvents may hold events for the journal beside those for Kafka.
