@@ -888,12 +888,6 @@ class Settings:
         if self.proxy_protocol == "required" and self.trusted_proxies == "none":
             message = "proxy_protocol required needs trusted_proxies: who may speak it"
             problems.append(Problem("proxy_protocol", self.origins["proxy_protocol"], message))
-        if self.kafka_brokers == "none" and "kafka" in self.sink.split(","):
-            message = f"sink {self.sink} needs kafka_brokers"
-            problems.append(Problem("sink", self.origins["sink"], message))
-        if self.ack == "remote" and self.sink == "journal" and "ack" in self.origins:
-            message = "ack remote needs sink kafka; a type may have both for itself"
-            problems.append(Problem("ack", self.origins["ack"], message))
         if self.worker_restart_min_seconds > self.worker_restart_max_seconds:
             name = "worker_restart_min_seconds"
             if name not in self.origins:

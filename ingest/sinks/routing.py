@@ -114,8 +114,11 @@ def _conflicts_of(
     except ValueError as error:
         yield "/sink", str(error)
         return
-    if settings.kafka_brokers == "none" and (route.kafka or route.rejected_topic):
-        yield "/sink", "Kafka is where its events go: that needs the setting kafka_brokers"
+    if settings.kafka_brokers == "none" and route.kafka:
+        sink = "sink kafka" if options.sink else "the setting sink kafka"
+        yield "/sink", f"{sink} needs the setting kafka_brokers"
+    elif settings.kafka_brokers == "none" and route.rejected_topic:
+        yield "/on_reject", "the setting kafka_rejected_topic needs the setting kafka_brokers"
     ack = "ack remote" if options.ack else "the setting ack remote"
     if route.remote and not route.kafka:
         yield "/ack", f"{ack} needs the sink kafka, and the sink is the journal"
