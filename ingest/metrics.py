@@ -57,12 +57,14 @@ SIZE_BUCKETS = tuple(float(1024 * 4**n) for n in range(9))
 
 #: The journals there are: of accepted events, of rejected ones, and of dead letters.
 JOURNALS = ("journal", "rejected", "dead")
+#: What messages are for: requests that wait for them, records of the journal, refused events.
+KAFKA_PRODUCERS = ("remote", "forward", "rejected")
 
 
 #: Where errors may turn up that nobody expected.
 PLACES = (
     "blocking_monitor", "connection", "dedupe", "endpoint", "finaliser", "health", "hub",
-    "hub_monitor", "janitor", "journal", "metrics", "pool", "sweep", "thread",
+    "hub_monitor", "janitor", "journal", "kafka", "metrics", "pool", "sweep", "thread",
 )  # fmt: skip
 
 
@@ -460,6 +462,46 @@ class Metrics:
         "Free bytes below which the journal takes no events.",
         "Nothing; it is the setting `disk_reserve_bytes`.",
         "max",
+    )
+
+    # -- kafka --------------------------------------------------------------------
+    kafka_delivered = counters(
+        "Messages that all replicas in sync have, by what they are for.",
+        "When it stands still while `ingest_kafka_inflight_messages` does not fall: look at the "
+        "brokers.",
+        producer=KAFKA_PRODUCERS,
+    )
+    kafka_errors = counters(
+        "Messages that were not delivered, by what they are for and librdkafka's code.",
+        "docs/kafka.md says what each code is answered with and what to do.",
+        producer=KAFKA_PRODUCERS,
+        code=OPEN,
+    )
+    kafka_troubles = counters(
+        "What librdkafka reports of brokers and connections, by code.",
+        "`_TRANSPORT`, `_RESOLVE`: a broker cannot be reached. `_AUTHENTICATION`, `_SSL`: correct "
+        "the credentials or certificates. The log has its words (`kafka.trouble`).",
+        code=OPEN,
+    )
+    kafka_inflight_messages = gauges(
+        "Messages that wait for their delivery report, by what they are for.",
+        "The brokers are slower than the producers.",
+        producer=KAFKA_PRODUCERS,
+    )
+    kafka_inflight_bytes = gauges(
+        "Bytes of these messages, as librdkafka keeps them.",
+        "Past `kafka_inflight_max_bytes` requests get 503: look at the brokers.",
+        producer=KAFKA_PRODUCERS,
+    )
+    kafka_delivery_seconds = histogram(
+        "Seconds from a message's way to librdkafka to its delivery report.",
+        "`linger.ms` and the brokers' replication are in it: look at what the brokers wait for.",
+        DISK_BUCKETS,
+    )
+    kafka_wakeups = counters(
+        "Wake-ups of the event loop by delivery reports, by what they are for.",
+        "Nothing by itself: each brings all reports that have come.",
+        producer=KAFKA_PRODUCERS,
     )
 
     # -- closed segments ----------------------------------------------------------

@@ -162,7 +162,8 @@ class Batches:
     def _append(self, exchange: Exchange, lines: list[bytes], count: int) -> None:
         """Give the lines of a batch to the journal; `exchange.context` is the batch."""
         try:
-            self._journal.append(b"".join(lines), count, exchange, exchange.plan.target.sync)
+            target = exchange.plan.target
+            target.append(b"".join(lines), count, exchange, target.sync)
         except IngestError as error:
             self._refusing.refuse(exchange, error)
 

@@ -22,7 +22,7 @@ from ingest.errors import IngestError
 from ingest.journal.record import LINE_END, LINE_START
 
 if TYPE_CHECKING:
-    from ingest.journal import Journal
+    from ingest.journal.record import IdSource
     from ingest.metrics import Metrics
     from ingest.refusing import Refusing
     from ingest.routes import Target
@@ -39,7 +39,7 @@ class Runs:
     """Takes runs of requests off the pool's queue.
 
     Args:
-        journal: where accepted events go.
+        ids: makes ids of events.
         metrics: counters.
         refusing: answers when the journal takes none.
         decode_list: see `codec.make_list_decoder`.
@@ -49,20 +49,19 @@ class Runs:
 
     def __init__(
         self,
-        journal: Journal,
+        ids: IdSource,
         metrics: Metrics,
         refusing: Refusing,
         decode_list: Callable[[Sequence[bytes], bytes], list[Any] | None] | None,
         middle: Callable[[Exchange, Target], bytes],
         event: Callable[[Exchange], None],
     ) -> None:
-        self._journal = journal
         self._metrics = metrics
         self._refusing = refusing
         self._decode_list = decode_list
         self._middle = middle
         self._event = event
-        self._ids = journal.id_source
+        self._ids = ids
 
     def take(self, work: deque[Exchange]) -> int:
         """Do the first pieces of work together, if they lend themselves to that.
@@ -131,7 +130,7 @@ class Runs:
             exchange.context = event_id
         self._metrics.request_bytes.value += size
         try:
-            self._journal.append_each(lines, run, target.sync)
+            target.append_each(lines, run, target.sync)
         except IngestError as error:
             for exchange in run:
                 exchange.context = None

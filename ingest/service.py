@@ -55,6 +55,7 @@ from ingest.routes import Router, Target, Ways
 from ingest.routes_cloudevents import CloudEventRouter
 from ingest.server import Server
 from ingest.settings import Settings
+from ingest.sinks.wiring import Sinks
 from ingest.slow import SlowResponder, Stages
 from ingest.version import __version__
 from ingest.wsgi import Mounts
@@ -140,13 +141,15 @@ class Service:
                 metrics,
                 {"journal": self.journal.segments_removed},
             )
+        self.sinks = Sinks(settings, registry, self.journal, metrics)
         stages = Stages() if settings.slow_request_seconds else None
         responder = Responder if stages is None else SlowResponder
         self.responder = responder(settings, metrics, self.journal.id_source, access)
         self.rejected: RejectedEvents | None = None
         if any(t.options.on_reject == "keep" for t in registry.types.values()):
             directory = Path(settings.data) / "rejected"
-            self.rejected = RejectedEvents(directory, part.number, settings, metrics)
+            new_store = self.sinks.new_rejected
+            self.rejected = RejectedEvents(directory, part.number, settings, metrics, new_store)
         self.pipeline = Pipeline(settings, self.journal, self.responder, metrics, self.rejected)
         self.pool = WorkPool(
             settings.pool_size,
@@ -171,12 +174,14 @@ class Service:
                 settings.ack,
                 settings.event_max_bytes,
                 metrics,
+                self.journal,
                 plain_depth(
                     settings.json_decoder, settings.json_depth_max, settings.duplicate_keys
                 ),
             )
             for name, event_type in registry.types.items()
         }
+        self.sinks.serve(targets, self, self.pool.yield_turn)
         self.keeper: Keeper | None = None
         self._serve_repetitions(registry, targets)
         self.webhooks = Webhooks()
@@ -328,9 +333,21 @@ class Service:
         return {"/metrics": {"GET": scrapes}}
 
     def _on_commit(self, exchanges: list[Any], error: IngestError | None) -> None:
+        if self.sinks.mixed:
+            exchanges = self.sinks.committed(exchanges, error)
+        if exchanges:
+            self.committed(exchanges, error)
+        self._followers.commit()
+
+    def committed(self, exchanges: list[Any], error: IngestError | None) -> None:
+        """What these brought is durable, or is not."""
         self.overload.committed(exchanges)
         self.pipeline.committed(exchanges, error)
-        self._followers.commit()
+
+    def partly(self, exchange: Any, failures: Mapping[int, IngestError]) -> None:
+        """What an exchange brought is durable in part."""
+        self.overload.committed([exchange])
+        self.pipeline.partly(exchange, failures)
 
     def _add_checks(self, registry: Registry) -> None:
         def drain() -> str | None:
@@ -345,7 +362,9 @@ class Service:
         self.health.add("hub", {"live", "ready"}, self.hub_monitor.check)
         self.health.add("started", {"ready", "startup"}, started)
         self.health.add("registry", {"ready", "startup"}, types)
-        self.health.add("journal", {"ready"}, self.journal.healthy)
+        if self.sinks.journaled:
+            self.health.add("journal", {"ready"}, self.journal.healthy)
+        self.sinks.add_checks(self.health)
         self.health.add("draining", {"ready"}, drain)
         self.metrics.ready.set_function(
             lambda: 1 if self.health.probe("ready", False, None)[0] == 200 else 0
@@ -361,6 +380,7 @@ class Service:
             admin: the listener for operators, None where there is none.
         """
         self.journal.start()
+        self.sinks.start()
         if self.keeper is not None:
             self.keeper.start()
         if self.rejected is not None:
@@ -475,6 +495,7 @@ class Service:
         if self.keeper is not None:
             self.keeper.stop()
         self.journal.close(settings.drain_timeout_seconds)
+        self.sinks.close(settings.drain_timeout_seconds)
         if self.rejected is not None:
             self.rejected.close(settings.drain_timeout_seconds)
         self.reading.close()

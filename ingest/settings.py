@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from ingest import settings_sources
+from ingest import settings_kafka, settings_sources
 from ingest.settings_sources import Problem
 from ingest.settings_values import (
     RETENTION_MAX_SECONDS,
@@ -35,6 +35,7 @@ SECTIONS: Mapping[str, str] = {
     "access": "Who may send and read; see docs/access.md.",
     "paths": "What it reads and where it stores; relative to the working directory.",
     "durability": "When an event counts as stored, and how much may wait for that.",
+    "kafka": "Apache Kafka, for types whose sink it is; see docs/kafka.md.",
     "deduplication": "How long it is known which events came, for types with `x-ingest.dedupe`.",
     "json": "What is accepted as an event.",
     "http": "Bounds on what one request may hold.",
@@ -82,6 +83,7 @@ def _setting(
     check: Callable[[str], None] | None = None,
     words: Mapping[str, int] | None = None,
     pairs: bool = False,
+    secret: bool = False,
 ) -> T:
     """Declare a field of `Settings`; its kind follows from its type and its name's unit."""
     declaration = {
@@ -93,6 +95,7 @@ def _setting(
         "check": check,
         "words": words or {},
         "pairs": pairs,
+        "secret": secret,
     }
     return field(default=default, metadata=declaration)
 
@@ -227,11 +230,18 @@ class Settings:
     )
 
     # -- durability ------------------------------------------------------------------------
-    ack: Literal["fsync", "write"] = _setting(
+    ack: Literal["fsync", "write", "remote"] = _setting(
         "fsync",
         "durability",
         "When an event is answered 202: fsync, when it is on the disk; write, when the kernel "
-        "has it, so that a power cut may lose the last second. A type may choose its own.",
+        "has it, so that a power cut may lose the last second; remote, when all replicas in sync "
+        "of Kafka have it. A type may choose its own.",
+    )
+    sink: Literal["journal", "kafka", "journal,kafka"] = _setting(
+        "journal",
+        "durability",
+        "Where accepted events go; a type may choose its own. With kafka and another ack than "
+        "remote, the journal has them first and they are forwarded.",
     )
     segment_max_bytes: int = _setting(
         128 << 20,
@@ -270,6 +280,71 @@ class Settings:
         "durability",
         "Free space below which events are answered 507, so that the disk never fills up.",
         minimum=0,
+    )
+
+    # -- kafka -----------------------------------------------------------------------------
+    kafka_brokers: str = _setting(
+        "none",
+        "kafka",
+        "Brokers to ask first for the others, such as kafka-1:9092,kafka-2:9092.",
+        placeholder="none|LIST",
+        check=settings_kafka.check_brokers,
+    )
+    kafka_topic: str = _setting(
+        "events.{type}",
+        "kafka",
+        "Topic of accepted events; {type} stands for an event's type. A type may choose its own.",
+        placeholder="TOPIC",
+        check=settings_kafka.check_topic,
+    )
+    kafka_rejected_topic: str = _setting(
+        "off",
+        "kafka",
+        "Topic of refused events of types with `on_reject: keep`, in place of data/rejected; "
+        "{type} stands for the type. Or off.",
+        placeholder="off|TOPIC",
+        check=settings_kafka.check_topic_or_off,
+    )
+    kafka_mode: Literal["binary", "structured"] = _setting(
+        "binary",
+        "kafka",
+        "How a message holds an event: binary, its data as the value and its attributes as "
+        "headers; structured, all of it as a JSON object. A type may choose its own.",
+    )
+    kafka_compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = _setting(
+        "lz4", "kafka", "Codec of the batches that go to the brokers."
+    )
+    kafka_inflight_max_bytes: int = _setting(
+        64 << 20,
+        "kafka",
+        "Most that may wait for the brokers with ack remote; beyond it requests are answered 503.",
+        minimum=1024,
+        maximum=1 << 40,
+    )
+    kafka_delivery_timeout_seconds: float = _setting(
+        30.0,
+        "kafka",
+        "How long delivery is tried with ack remote; then the request is answered 503, and the "
+        "event may be in Kafka nevertheless.",
+        minimum=1,
+        maximum=86400,
+    )
+    kafka_unready_after_seconds: float = _setting(
+        10.0,
+        "kafka",
+        "How long nothing may be delivered until /readyz says so.",
+        minimum=0.1,
+    )
+    kafka: str = _setting(
+        "none",
+        "kafka",
+        "Any property of librdkafka beside those above, such as security.protocol=ssl,"
+        "linger.ms=5; a map in the settings file, or kafka.<property> each on a line. A value "
+        "env:NAME or file:PATH says where it stands.",
+        placeholder="PROPERTY=VALUE,…",
+        check=settings_kafka.check_properties,
+        pairs=True,
+        secret=True,
     )
 
     # -- deduplication ---------------------------------------------------------------------

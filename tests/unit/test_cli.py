@@ -152,7 +152,7 @@ def test_settings_that_cannot_be_used_are_listed_on_stderr_with_exit_code_2(
     assert captured.err.splitlines() == [
         "ingest: the settings cannot be used:",
         "  INGEST_BNID: INGEST_BNID names no setting; did you mean INGEST_BIND?",
-        "  ingest.yaml:2: ack must be fsync or write, not 'maybe'",
+        "  ingest.yaml:2: ack must be fsync or write or remote, not 'maybe'",
         "  --backlog: backlog must be at least 1, not '0'",
     ]
 

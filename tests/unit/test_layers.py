@@ -17,7 +17,7 @@ PURE = (
     "errors", "exits", "handlers/event", "journal/frame",
     "journal/record", "journal/replay_messages", "metrics_sums", "metrics_wire",
     "openapi_parts", "ranges", "representations", "tracing", "type_options",
-    "wsgi_answer", "wsgi_environ",
+    "settings_kafka", "sinks/kafka_errors", "wsgi_answer", "wsgi_environ",
     *(f"http/{path.stem}" for path in (PACKAGE / "http").glob("[a-z]*.py")),
 )  # fmt: skip
 IMPURE = {
@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("peer",),
     ("access", "registry", "journal", "dedupe", "followers", "handlers/loader"),
+    ("sinks",),
     (
         "handlers/runner",
         "handlers/lifecycle",
