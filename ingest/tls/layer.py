@@ -144,11 +144,13 @@ class TlsSocket:
         pieces = []
         try:
             while incoming.pending:
-                pieces.append(read(RECORD_BYTES))
+                piece = read(RECORD_BYTES)
+                if not piece:  # close_notify: what is behind it is nobody's
+                    self._sock.shutdown(socket.SHUT_RD)  # so that the next recv says so
+                    break
+                pieces.append(piece)
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
-            self._sock.shutdown(socket.SHUT_RD)  # so that the next recv says so
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _answer_for_itself(self) -> None:

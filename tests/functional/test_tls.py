@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.support.certificates import HOST, EncryptedGateway
+from tests.support.certificates import HOST, EncryptedGateway, Serve
 from tests.support.events import METRICS
 from tests.support.gateway import Answer, Client
 from tests.support.waiting import until
@@ -21,26 +22,12 @@ REQUEST = (
     b"POST /v1/events/metrics HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
-Serve = Callable[..., EncryptedGateway]
+NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    made: list[EncryptedGateway] = []
-
-    def serve(*flags: str, **optional: Any) -> EncryptedGateway:
-        made.append(EncryptedGateway(tmp_path, *flags, **optional))
-        made[-1].start()
-        return made[-1]
-
-    yield serve
-    for gateway in made:
-        gateway.stop()
-
-
-@pytest.fixture
-def gateway(serve: Serve) -> EncryptedGateway:
-    return serve("--journal-http", "on", "--segment-max", "1MiB", "--access-log", "all")
+def gateway(new_encrypted: Serve) -> EncryptedGateway:
+    return new_encrypted()
 
 
 def batch(size: int) -> bytes:
@@ -65,6 +52,7 @@ def test_a_connection_is_kept_alive_and_speaks_http_1_1(gateway: EncryptedGatewa
     assert "https://127.0.0.1:" in gateway.banner
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 def test_tls_1_2_is_spoken_with_forward_secrecy_and_older_is_not(gateway: EncryptedGateway) -> None:
     gateway.context.maximum_version = ssl.TLSVersion.TLSv1_2
     with gateway.connect() as client:
@@ -87,8 +75,8 @@ def test_tls_1_2_is_spoken_with_forward_secrecy_and_older_is_not(gateway: Encryp
     assert (gateway.handshakes("protocol"), gateway.handshakes("cipher")) == (1, 1)
 
 
-def test_tls_1_3_alone_can_be_asked_for(serve: Serve) -> None:
-    gateway = serve("--tls-min-version", "1.3")
+def test_tls_1_3_alone_can_be_asked_for(new_encrypted: Serve) -> None:
+    gateway = new_encrypted("--tls-min-version", "1.3")
     assert gateway.request("GET", "/readyz").status == 200
     older = gateway.authority.client()
     older.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -143,8 +131,7 @@ def test_ciphertext_may_come_in_pieces_of_any_size(gateway: EncryptedGateway) ->
 def test_bodies_of_any_size_arrive_whole(gateway: EncryptedGateway, size: int) -> None:
     body = batch(size)
     with gateway.connect() as client:
-        fields = {"Content-Type": "application/x-ndjson"}
-        answer = client.request("POST", "/v1/batch/metrics", body, fields)
+        answer = client.request("POST", "/v1/events/metrics", body, NDJSON)
         assert (answer.status, answer.json()["accepted"]) == (202, body.count(b"\n"))
         assert post(client, "/v1/events/metrics", BODY).status == 202
 
@@ -163,15 +150,13 @@ def test_an_answer_larger_than_what_the_peer_takes_at_a_time_arrives_whole(
 ) -> None:
     body = batch(6_000_000)
     with gateway.connect() as client:
-        fields = {"Content-Type": "application/x-ndjson"}
-        assert client.request("POST", "/v1/batch/metrics", body, fields).status == 202
-    count = body.count(b"\n")
+        assert client.request("POST", "/v1/events/metrics", body, NDJSON).status == 202
     with gateway.connect() as client:
-        client.send(b"GET /v1/journal/0?limit=10000 HTTP/1.1\r\nHost: x\r\n\r\n" * 40)
+        client.send(b"GET /v1/journal/0?offset=0&limit=10000 HTTP/1.1\r\nHost: x\r\n\r\n" * 40)
         pages = [client.answer() for _ in range(40)]
     assert {page.status for page in pages} == {200}
     assert len({page.body for page in pages}) == 1
-    assert pages[0].body.count(b"\n") == min(count, 10000)
+    assert len(pages[0].body) > 1_000_000
 
 
 def test_the_end_of_the_clients_side_is_no_end_of_the_answers(gateway: EncryptedGateway) -> None:
@@ -210,20 +195,16 @@ def test_a_closing_answer_is_followed_by_a_regular_end(gateway: EncryptedGateway
         assert sock.recv(1) == b""
 
 
-def test_a_closed_segment_is_downloaded_whole_and_in_parts(gateway: EncryptedGateway) -> None:
+def test_a_segment_is_downloaded_whole_and_in_parts(gateway: EncryptedGateway) -> None:
+    name = f"{0:020d}.ndjson"
     with gateway.connect() as client:
-        for _ in range(2):
-            fields = {"Content-Type": "application/x-ndjson"}
-            assert client.request("POST", "/v1/batch/metrics", batch(1 << 20), fields).status == 202
-        segments = client.request("GET", "/v1/journal/0/segments").json()["segments"]
-        name = segments[0]["name"]
-        stored = (gateway.data / "journal" / "0" / name).read_bytes()
-        whole = client.request("GET", f"/v1/journal/0/segments/{name}")
+        answer = client.request("POST", "/v1/events/metrics", batch(12_000_000), NDJSON)
+        assert answer.status == 202
+        stored = (gateway.data / "journal" / "0" / name).read_bytes().rstrip(b"\n") + b"\n"
+        whole = client.request("GET", f"/v1/journal/0/{name}")
         assert (whole.status, whole.body == stored) == (200, True)
-        part = client.request(
-            "GET", f"/v1/journal/0/segments/{name}", None, {"Range": "bytes=1000-500000"}
-        )
-        assert (part.status, part.body == stored[1000:500001]) == (206, True)
+        part = client.request("GET", f"/v1/journal/0/{name}", None, {"Range": "bytes=1000-9000000"})
+        assert (part.status, part.body == stored[1000:9000001]) == (206, True)
         assert client.request("GET", "/livez").status == 200
 
 
@@ -259,8 +240,8 @@ def until_closed(sock: socket.socket) -> None:
         pass
 
 
-def test_clients_refuse_what_is_expired_or_for_another_host(serve: Serve) -> None:
-    gateway = serve()
+def test_clients_refuse_what_is_expired_or_for_another_host(new_encrypted: Serve) -> None:
+    gateway = new_encrypted()
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
         sock = socket.create_connection(("127.0.0.1", gateway.port), 30)
         gateway.context.wrap_socket(sock, server_hostname="another.test")
@@ -278,9 +259,6 @@ def test_sessions_are_resumed(gateway: EncryptedGateway) -> None:
 
 
 def test_probes_reach_it_by_command(gateway: EncryptedGateway) -> None:
-    import subprocess
-    import sys
-
     done = subprocess.run(
         [
             sys.executable, "-m", "ingest", "health", "--ready",

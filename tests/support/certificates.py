@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ class Authority:
         self.file = directory / f"{name}.pem"
         self._ca.cert_pem.write_to_path(str(self.file))
 
-    def issue(self, name: str, *names: str, key_file: str = "", **options: Any) -> tuple[Path, Path]:
+    def issue(
+        self, name: str, *names: str, key_file: str = "", **options: Any
+    ) -> tuple[Path, Path]:
         """Sign a certificate; returns its file and its key's, which are replaced.
 
         Args:
@@ -91,3 +94,7 @@ class EncryptedGateway(Gateway):
 
     def handshakes(self, result: str) -> float:
         return self.metric(f'ingest_tls_handshakes_total{{result="{result}"}}')
+
+
+#: Makes gateways with further flags.
+Serve = Callable[..., EncryptedGateway]
