@@ -32,9 +32,7 @@ class Authority:
         self.file = directory / f"{name}.pem"
         self._ca.cert_pem.write_to_path(str(self.file))
 
-    def issue(
-        self, name: str, *names: str, key_file: str = "", **options: Any
-    ) -> tuple[Path, Path]:
+    def issue(self, name: str, *names: str, **options: Any) -> tuple[Path, Path]:
         """Sign a certificate; returns its file and its key's, which are replaced.
 
         Args:
@@ -44,7 +42,7 @@ class Authority:
         """
         made = self._ca.issue_cert(*names, **options)
         certificate = self._directory / f"{name}.pem"
-        key = self._directory / (key_file or f"{name}.key")
+        key = self._directory / f"{name}.key"
         for path in (certificate, key):
             path.unlink(missing_ok=True)
         key.touch(0o600)
