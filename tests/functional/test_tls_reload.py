@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ingest import cli
 from ingest.tls.validity import validities
 from tests.support.certificates import DAY, HOST, NOW, Authority, EncryptedGateway, Serve
 from tests.support.events import METRICS
@@ -127,13 +130,10 @@ def test_each_of_several_workers_takes_it(new_encrypted: Serve) -> None:
 
 
 def checked(*flags: str) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "ingest", "check", "--json", *flags],
-        capture_output=True,
-        check=False,
-        cwd=ROOT,
-    )
-    return done.returncode, json.loads(done.stdout)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = cli.main(["check", "--json", *flags])
+    return code, json.loads(said.getvalue())
 
 
 def test_check_finds_what_is_wrong_with_certificates(tmp_path: Path) -> None:

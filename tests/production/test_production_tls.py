@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.certificates import HOST, Authority, EncryptedGateway
+from tests.support.certificates import DAY, HOST, NOW, Authority, EncryptedGateway
 
 #: Everything OpenSSL has, however weak.
 ALL = "ALL:COMPLEMENTOFALL:@SECLEVEL=0"
@@ -23,9 +23,9 @@ class Said(NamedTuple):
     code: int
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[EncryptedGateway]:
-    gateway = EncryptedGateway(tmp_path)
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EncryptedGateway]:
+    gateway = EncryptedGateway(tmp_path_factory.mktemp("served"))
     gateway.start()
     yield gateway
     gateway.stop()
@@ -101,8 +101,7 @@ def test_every_cipher_of_1_2_that_is_agreed_upon_is_ephemeral_and_authenticated(
 
 
 def test_the_gateway_chooses_the_cipher(served: EncryptedGateway) -> None:
-    orders = ("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384",) * 1
-    first = orders[0]
+    first = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
     turned = ":".join(reversed(first.split(":")))
     assert agreed(client(served, "-tls1_2", "-cipher", first)) == agreed(
         client(served, "-tls1_2", "-cipher", turned)
@@ -135,13 +134,18 @@ def test_early_data_is_not_taken(served: EncryptedGateway, tmp_path: Path) -> No
 
 
 def test_an_expired_certificate_and_one_of_another_host_are_told_from_a_good_one(
-    served: EncryptedGateway,
+    tmp_path: Path,
 ) -> None:
+    served = EncryptedGateway(tmp_path)
+    served.authority.issue("server", HOST, not_after=NOW + 30 * DAY)
+    served.start()
     wrong = client(served, "-verify_return_error", "-verify_hostname", "another.test")
     assert wrong.code != 0 and "hostname mismatch" in wrong.text.lower()
     # As a client will see it after the end: by a clock of its own.
-    late = client(served, "-verify_return_error", "-attime", "4102444800")
+    later = str(int((NOW + 31 * DAY).timestamp()))
+    late = client(served, "-verify_return_error", "-attime", later)
     assert late.code != 0 and "certificate has expired" in late.text
+    assert served.stop() == 0
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
