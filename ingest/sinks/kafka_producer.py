@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gevent
 from gevent.event import Event
@@ -42,6 +42,8 @@ Headers = list[tuple[str, bytes]]
 MESSAGE_BYTES = 512
 #: Reports that the hub hands on before others get a turn: about two milliseconds.
 PORTION = 512
+#: Messages of one waiter between two turns of the event loop: about a millisecond.
+YIELD_MESSAGES = 256
 #: The thread looks whether it is to end so often.
 POLL_SECONDS = 0.1
 #: Reports that one wake-up brings at most while more come.
@@ -56,16 +58,27 @@ SAY_SECONDS = 10.0
 # The thread is a native one and must wait like one.
 _start_thread = get_original("_thread", "start_new_thread")
 
+#: Waiters, each with what befell its message: None, or librdkafka's error; of a waiter for many
+#: messages the errors by number, librdkafka's or ours.
 Reports = list[tuple[Any, Any]]
+#: Waiter, bytes, messages, when it began, what befell them.
+_Report = tuple[Any, int, int, float, Any]
 
 
-class Report(NamedTuple):
-    """What became of a message: `error` is None where it was delivered."""
+class Source(Protocol):
+    """Makes messages out of what it is given.
 
-    waiter: Any
-    size: int
-    started: float
-    error: Any
+    Attributes:
+        topic: where they go.
+        message: makes key, value and headers of one.
+    """
+
+    topic: str
+    message: Callable[[bytes], tuple[bytes | None, bytes, Headers]]
+
+
+#: What a message is made of, and what makes it.
+Made = tuple[Source, bytes]
 
 
 class _Said(NamedTuple):
@@ -78,6 +91,54 @@ class _Said(NamedTuple):
 
 class _Ended(Exception):
     """Ends a call of `poll` after many reports, so that the hub learns of them."""
+
+
+class _Many:
+    """Many messages with one waiter, who is told when all of them are reported.
+
+    One object takes all their reports: to make one for each message costs as much as its report.
+    Only the thread counts and collects; the hub looks at it afterwards.
+    """
+
+    __slots__ = ("expected", "failed", "made", "refused", "reported", "reports", "size", "started",
+                 "told", "waiter")  # fmt: skip
+
+    def __init__(self, made: Sequence[Made], waiter: Any, reports: list[_Report]) -> None:
+        self.made = made
+        self.waiter = waiter
+        self.reports = reports
+        self.expected = len(made)
+        self.reported = 0
+        self.failed: list[tuple[Any, Any]] = []
+        #: those that were not taken, by number
+        self.refused: dict[int, IngestError] = {}
+        self.size = 0
+        self.started = time.monotonic()
+        self.told = False
+
+    def report(self, error: Any, message: Any) -> None:
+        """One of them has been reported."""
+        if error is not None:
+            self.failed.append((error, message))
+        self.reported += 1
+        if self.reported == self.expected:
+            self.reports.append((self, self.size, self.expected, self.started, None))
+
+    def failures(self) -> dict[int, Any] | None:
+        """Why messages were not delivered, by number.
+
+        A report says which message it is about by what was sent, not by number. Of messages that
+        are all alike and of which one failed, none is taken to be delivered.
+        """
+        found: dict[int, Any] = dict(self.refused)
+        if self.failed:
+            errors = {(m.topic(), m.key(), m.value()): error for error, m in self.failed}
+            for number, (source, raw) in enumerate(self.made):
+                key, value, _ = source.message(raw)
+                error = errors.get((source.topic, key, value))
+                if error is not None:
+                    found[number] = error
+        return found or None
 
 
 class KafkaProducer:
@@ -114,7 +175,7 @@ class KafkaProducer:
         self._max_bytes = settings.inflight_max_bytes
         self.outstanding_bytes = 0
         self.outstanding_messages = 0
-        self._reports: list[Report] = []
+        self._reports: list[_Report] = []
         self._said: deque[_Said] = deque(maxlen=1000)
         self._told = False  # the hub knows that there are reports
         self._closing = False
@@ -217,19 +278,62 @@ class KafkaProducer:
         size = len(value) + MESSAGE_BYTES
         if key is not None:
             size += len(key)
-        report = partial(self._report, waiter, size, time.monotonic())
+        now = time.monotonic()
+        report = partial(self._report, waiter, size, now)
         try:
             self._produce(topic, value, key, on_delivery=report, headers=headers)
-        except BufferError:
-            raise IngestError("overloaded", "Too many events are waiting for Kafka.") from None
-        except self._library.KafkaException as error:
-            fault = error.args[0]
-            self._metrics.kafka_errors.cell(self._name, fault.name()).value += 1
-            raise failure_of(fault, topic, None) from None
+        except (BufferError, self._library.KafkaException) as error:
+            raise self._refusal(error, topic) from None
         if not self.outstanding_messages:
-            self._progress_at = time.monotonic()
+            self._progress_at = now
         self.outstanding_bytes += size
         self.outstanding_messages += 1
+
+    def send_many(self, made: Sequence[Made], waiter: Any, yield_turn: Callable[[], None]) -> None:
+        """Take many messages that `judge` let pass, for one waiter. Hub only.
+
+        Those that cannot be taken are reported together with those that are not delivered.
+
+        Args:
+            made: what they are made of; read again where one is not delivered.
+            waiter: given to `on_delivered` when all are reported, with the errors by number.
+            yield_turn: lets others run; called again and again.
+        """
+        many = _Many(made, waiter, self._reports)
+        report, refused = many.report, many.refused
+        for start in range(0, len(made), YIELD_MESSAGES):
+            if start:
+                yield_turn()
+            some = made[start : start + YIELD_MESSAGES]
+            size = MESSAGE_BYTES * len(some)
+            count = len(some) + len(refused)
+            produce = self._produce
+            for number, (source, raw) in enumerate(some, start):
+                key, value, headers = source.message(raw)
+                size += len(value)
+                try:
+                    produce(source.topic, value, key, on_delivery=report, headers=headers)
+                except (BufferError, self._library.KafkaException) as error:
+                    refused[number] = self._refusal(error, source.topic)
+                    size -= len(value) + MESSAGE_BYTES
+            if not self.outstanding_messages:
+                self._progress_at = many.started
+            many.size += size
+            self.outstanding_bytes += size
+            self.outstanding_messages += count - len(refused)
+        if many.refused:
+            many.expected -= len(many.refused)
+            if many.reported >= many.expected:  # the thread may have seen it, too
+                self._reports.append((many, many.size, many.expected, many.started, None))
+                self._told = True
+                self._wake.send()
+
+    def _refusal(self, error: Any, topic: str) -> IngestError:
+        if isinstance(error, BufferError):
+            return IngestError("overloaded", "Too many events are waiting for Kafka.")
+        fault = error.args[0]
+        self._metrics.kafka_errors.cell(self._name, fault.name()).value += 1
+        return failure_of(fault, None, topic)
 
     def judge(self, size: int) -> None:
         """Raise what stands against messages of so many bytes, `MESSAGE_BYTES` for each included.
@@ -250,7 +354,7 @@ class KafkaProducer:
 
     def _report(self, waiter: Any, size: int, started: float, error: Any, message: Any) -> None:
         reports = self._reports
-        reports.append(Report(waiter, size, started, error))
+        reports.append((waiter, size, 1, started, error))
         if len(reports) >= WAKE_REPORTS and not self._told:
             raise _Ended
 
@@ -348,22 +452,41 @@ class KafkaProducer:
                 if not self.outstanding_messages:
                     self._idle.set()
 
-    def _hand_on(self, reports: list[Report]) -> None:
+    def _hand_on(self, reports: list[_Report]) -> None:
         now = self._progress_at = time.monotonic()
-        self.outstanding_bytes -= sum([report[1] for report in reports])
-        self.outstanding_messages -= len(reports)
-        failed = 0
-        for report in reports:
-            if report[3] is not None:
-                failed += 1
-                self._metrics.kafka_errors.cell(self._name, report[3].name()).value += 1
-        if failed < len(reports):
-            self._delivered.value += len(reports) - failed
+        told: Reports = []
+        delivered = 0
+        for waiter, size, count, _, error in reports:
+            if type(waiter) is _Many:
+                if waiter.told:
+                    continue
+                waiter.told = True
+                size = waiter.size
+                error = waiter.failures()
+                delivered -= len(waiter.failed)
+                for failed, _ in waiter.failed:
+                    self._count_error(failed)
+                waiter = waiter.waiter
+            elif error is not None:
+                delivered -= 1
+                self._count_error(error)
+            self.outstanding_bytes -= size
+            self.outstanding_messages -= count
+            delivered += count
+            told.append((waiter, error))
+        if delivered:
+            self._delivered.value += delivered
             if self._trouble_since is not None:
                 self._recovered()
-        self._metrics.kafka_delivery_seconds.observe_ages(now, [report[2] for report in reports])
+        self._metrics.kafka_delivery_seconds.observe_ages(now, [report[3] for report in reports])
+        self._tell(told)
+
+    def _count_error(self, error: Any) -> None:
+        self._metrics.kafka_errors.cell(self._name, error.name()).value += 1
+
+    def _tell(self, reports: Reports) -> None:
         try:
-            self._on_delivered([(report[0], report[3]) for report in reports])
+            self._on_delivered(reports)
         except Exception:
             # Nobody else can tell these waiters; the next ones must still be told.
             self._metrics.unhandled_errors.cell("kafka").value += 1
