@@ -19,7 +19,8 @@ from ingest.journal.record import IdSource
 from ingest.metrics import Metrics
 from ingest.sinks.kafka_errors import failure_of
 from ingest.sinks.kafka_messages import Messages, parted
-from ingest.sinks.kafka_producer import KafkaProducer, Reports
+from ingest.sinks.kafka_producer import KafkaProducer
+from ingest.sinks.kafka_reports import Reports
 from ingest.sinks.kafka_settings import KafkaSettings
 from ingest.sinks.routing import Route
 

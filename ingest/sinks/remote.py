@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ingest.errors import IngestError
 from ingest.sinks.kafka_errors import failure_of
 from ingest.sinks.kafka_messages import Messages
-from ingest.sinks.kafka_producer import MESSAGE_BYTES, KafkaProducer, Reports
+from ingest.sinks.kafka_producer import MESSAGE_BYTES, KafkaProducer
+from ingest.sinks.kafka_reports import Reports
 from ingest.sinks.routing import Route
 
 if TYPE_CHECKING:
