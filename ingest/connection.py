@@ -236,7 +236,7 @@ class Connection:
         if self.exchanges or pool.in_use >= pool.size or not short.quick:
             return False
         self.since = now = monotonic()
-        refusal = short.take(self, plan)
+        refusal = short.take(self, head, plan)
         if refusal is not None:
             self.send(refusal)
             return True
@@ -547,7 +547,8 @@ class Connection:
         if server.memory.full:
             return False
         if pool.short is not None:
-            admitted = pool.short.admits(self, self.exchanges[-1].plan)
+            asking = self.exchanges[-1]
+            admitted = pool.short.admits(self, asking.head, asking.plan)
             if admitted is not None:
                 pool.in_use += admitted
                 return admitted

@@ -148,14 +148,16 @@ class Pipeline:
         if len(body) > target.event_max_bytes or not body:
             self._refusing.size(exchange, target, len(body))
             return
-        try:
-            value = self._decode(body)
-        except DecodeError as error:
-            self._refusing.malformed(exchange, error)
-            return
-        if not target.is_valid(value):
-            self._refusing.violation(exchange, target, value)
-            return
+        value = None
+        if target.typed is None or not target.typed.accepts((body,)):
+            try:
+                value = self._decode(body)
+            except DecodeError as error:
+                self._refusing.malformed(exchange, error)
+                return
+            if not target.is_valid(value):
+                self._refusing.violation(exchange, target, value)
+                return
         event_id = self._ids.next()
         if target.handler is not None:
             try:

@@ -93,16 +93,17 @@ class Runs:
         if len(run) < 2:
             return 1
         text = b"".join(bodies)
-        values = self._decode_list(bodies, text)
-        if values is None:
-            return len(run)
-        verdicts = list(map(target.is_valid, values))
         taken = len(run)
         wrong = []
-        if False in verdicts:
-            wrong = [e for e, good in zip(run, verdicts, strict=True) if not good]
-            run = [e for e, good in zip(run, verdicts, strict=True) if good]
-            bodies = [exchange.body for exchange in run]
+        if target.typed is None or not target.typed.accepts(bodies):
+            values = self._decode_list(bodies, text)
+            if values is None:
+                return taken
+            verdicts = list(map(target.is_valid, values))
+            if False in verdicts:
+                wrong = [e for e, good in zip(run, verdicts, strict=True) if not good]
+                run = [e for e, good in zip(run, verdicts, strict=True) if good]
+                bodies = [exchange.body for exchange in run]
         if 10 in text or 13 in text:
             bodies = list(map(one_line, bodies))
         ids = self._ids.take(len(run)) if run else []

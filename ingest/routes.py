@@ -56,6 +56,8 @@ class Target:
     Attributes:
         name: the type's name.
         is_valid: the verdict on a decoded event.
+        typed: says yes to the bytes of good events; None where it cannot, or where their
+            values are wanted, too.
         validator: explains a verdict.
         event_max_bytes: size limit of one event.
         sync: answer after fdatasync (True) or after write.
@@ -73,7 +75,7 @@ class Target:
         "accepted", "append", "append_each", "dataschema", "dedupe", "event_max_bytes",
         "event_type", "handler", "is_valid", "keeps_rejected", "middle", "middle_ms", "name",
         "producer", "rejected_handler", "rejected_malformed", "rejected_schema",
-        "rejected_too_large", "remote", "sync", "validator", "webhook",
+        "rejected_too_large", "remote", "sync", "typed", "validator", "webhook",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +86,7 @@ class Target:
         default_event_max_bytes: int,
         metrics: Metrics,
         log: Log,
+        depth_max: int = 0,
     ) -> None:
         name = event_type.name
         self.append = log.append
@@ -94,6 +97,8 @@ class Target:
         self.dataschema = event_type.dataschema
         self.validator = event_type.validator
         self.is_valid = event_type.validator.is_valid
+        typed = event_type.validator.typed
+        self.typed = typed if handler is None and typed and typed.depth <= depth_max else None
         self.event_max_bytes = event_type.options.max_event_bytes or default_event_max_bytes
         self.sync = (event_type.options.ack or default_ack) != "write"
         self.handler = handler

@@ -270,7 +270,7 @@ class Server:
 
     def _accepted(self, sock: Any, address: Any) -> None:
         settings = self.settings
-        if len(self.connections) >= settings.connections_max:
+        if len(self.connections) - self._admins >= settings.connections_max:
             self._refuse_connection(sock, "total", "Too many connections.")
             return
         door = self.door

@@ -25,6 +25,7 @@ from ingest.admission.quotas import Quotas
 from ingest.admission.refusals import Refusals
 from ingest.blocking import BlockingMonitor
 from ingest.blocking_stacks import Stacks
+from ingest.codec import plain_depth
 from ingest.consuming import Consumers
 from ingest.debug import remember_greenlets
 from ingest.debug_endpoints import DebugEndpoints
@@ -174,6 +175,9 @@ class Service:
                 settings.event_max_bytes,
                 metrics,
                 self.journal,
+                plain_depth(
+                    settings.json_decoder, settings.json_depth_max, settings.duplicate_keys
+                ),
             )
             for name, event_type in registry.types.items()
         }
@@ -312,6 +316,7 @@ class Service:
         for name, event_type in registry.types.items():
             if event_type.options.dedupe.by != "none":
                 targets[name].dedupe = deduping.serve(event_type, self.pipeline.coded)
+                targets[name].typed = None  # an event's value is looked into
         if deduping.keys:
             data = Path(self.settings.data)
             windows = {name: keys.window for name, keys in deduping.keys.items()}
