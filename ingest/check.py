@@ -32,9 +32,10 @@ from ingest.settings import Settings
 from ingest.settings_sources import Problem
 from ingest.sinks import routing
 from ingest.sinks.kafka_settings import KafkaSettings, KafkaUnusable
+from ingest.tls.context import OFF, TlsError, make
 
 #: Areas in the order in which they are looked at and listed.
-AREAS = ("settings", "logging", "keys", "schemas", "handlers")
+AREAS = ("settings", "logging", "keys", "tls", "schemas", "handlers")
 LOG_STOP_SECONDS = 1.0
 
 
@@ -120,6 +121,7 @@ def check(settings: Settings, problems: Sequence[Problem] = (), *, set_up: bool 
         report.problems.append(Finding("settings", file, line, None, problem.message))
     _check_logging(Path(settings.log_config), report)
     _check_keys(settings.keys_file, report)
+    _check_tls(settings, report)
     names, paths, types = _check_schemas(Path(settings.schemas), settings, report)
     handlers = _check_handlers(settings, names, paths, report)
     _check_sinks(settings, types, handlers, report)
@@ -156,6 +158,20 @@ def _check_keys(setting: str, report: Report) -> None:
         except KeysError as error:
             problems = (problem.removeprefix(f"{path}: ") for problem in error.problems)
             report.problems += [Finding("keys", setting, None, None, text) for text in problems]
+
+
+def _check_tls(settings: Settings, report: Report) -> None:
+    try:
+        warnings = make(settings).warnings if settings.tls_cert != OFF != settings.tls_key else []
+    except TlsError as error:
+        report.problems += [_of_file(text) for text in error.problems]
+    else:
+        report.warnings += [_of_file(text) for text in warnings]
+
+
+def _of_file(text: str) -> Finding:
+    file, _, message = text.partition(": ")
+    return Finding("tls", file, None, None, message)
 
 
 def _check_schemas(

@@ -68,6 +68,13 @@ PLACES = (
 )  # fmt: skip
 
 
+#: How a TLS handshake can end.
+TLS_RESULTS = (
+    "done", "timeout", "crowded", "client", "drain", "plain_http", "protocol", "cipher",
+    "no_certificate", "bad_certificate", "error",
+)  # fmt: skip
+
+
 class Metrics:
     """The metrics of one worker."""
 
@@ -121,9 +128,10 @@ class Metrics:
     )
     timeouts = counters(
         "Time limits that expired, by kind.",
-        "`header`, `body`, `body_rate`, `write`: slow or hostile peers; see docs/limits.md. "
-        "`idle`: normal. `handler`: make it faster or raise `handler_timeout_seconds`.",
-        kind=("header", "body", "body_rate", "idle", "write", "handler"),
+        "`header`, `body`, `body_rate`, `write`, `handshake`: slow or hostile peers; see "
+        "docs/limits.md. `idle`: normal. `handler`: make it faster or raise "
+        "`handler_timeout_seconds`.",
+        kind=("header", "body", "body_rate", "idle", "write", "handler", "handshake"),
     )
 
     # -- access -------------------------------------------------------------------
@@ -131,13 +139,15 @@ class Metrics:
         "Requests answered 401 or 403, by what was wrong with key, signature or address.",
         "`missing`, `unknown`, `malformed`: a producer is not set up, or somebody tries; see the "
         "addresses in the access log. `revoked`, `expired`: it needs a new key. `type`, `right`: "
-        "its key is for something else. `unsigned`, `signature`, `stale`, `replayed`: a webhook "
+        "its key is for something else. `client`: the keys file does not know its certificate. "
+        "`unsigned`, `signature`, `stale`, `replayed`: a webhook "
         "that is not signed, or not with our secret, is late, or came before. `address`: a proxy "
         "forwarded it for a client that `allow_addresses` does not have.",
         reason=(
             "missing",
             "malformed",
             "unknown",
+            "client",
             "revoked",
             "expired",
             "type",
@@ -158,6 +168,31 @@ class Metrics:
     keys_reloads = counters(
         "Times the keys file was read anew, by result.",
         "`failed`: the log says what is wrong with it; the keys before it still apply.",
+        result=("done", "failed"),
+    )
+
+    # -- tls ----------------------------------------------------------------------
+    tls_handshakes = counters(
+        "TLS handshakes that ended, by how.",
+        "`protocol`, `cipher`: clients too old for `tls_min_version` or `tls_ciphers`. "
+        "`plain_http`: they speak http where it is https. `no_certificate`, `bad_certificate`: "
+        "they show none, or one that `tls_client_ca` does not vouch for or that has expired. "
+        "`client`: they go, or refuse our certificate. `crowded`: see `tls_handshakes_max`. "
+        "`timeout`: slow or hostile. `drain`: we end. See docs/tls.md.",
+        result=TLS_RESULTS,
+    )
+    tls_handshakes_now = gauge(
+        "TLS handshakes under way.", "Near `tls_handshakes_max`: look who connects and why."
+    )
+    tls_certificate_expiry_timestamp_seconds = gauges(
+        "When the first certificate of a file expires, in seconds since 1970.",
+        "Renew it; it is taken as soon as the file has changed. See docs/tls.md.",
+        "min",
+        certificate=OPEN,
+    )
+    tls_reloads = counters(
+        "Times the files of certificates were read anew, by result.",
+        "`failed`: the log says what is wrong with them; what was before still applies.",
         result=("done", "failed"),
     )
 

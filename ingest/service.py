@@ -57,6 +57,7 @@ from ingest.server import Server
 from ingest.settings import Settings
 from ingest.sinks.wiring import Sinks
 from ingest.slow import SlowResponder, Stages
+from ingest.tls.listener import Tls
 from ingest.version import __version__
 from ingest.wsgi import Mounts
 
@@ -274,9 +275,12 @@ class Service:
         self._cloudevents = cloudevents
         if self.gate is not None:
             cloudevents.attach(self.gate, router.target)
-        self.access = Access(self.gate, self.webhooks)
+        self.tls = Tls.of(settings, metrics)
+        self.access = Access(self.gate, self.webhooks, self.tls)
         router.meter = cloudevents.meter = Quotas(settings, metrics, refusals, self.pool.release)
-        self.server = Server(settings, metrics, self.pool, self.responder, router, operators)
+        self.server = Server(
+            settings, metrics, self.pool, self.responder, router, operators, self.tls
+        )
         self.hub_monitor = HubMonitor(metrics)
         self.blocking_monitor = BlockingMonitor(
             settings.max_blocking_seconds,
@@ -392,6 +396,8 @@ class Service:
         self.hub_monitor.start()
         if self.gate is not None:
             self.gate.start()
+        if self.tls is not None:
+            self.tls.start()
         # What lives as long as the process need not be looked at by every collection.
         gc.collect()
         remember_greenlets()
@@ -502,6 +508,8 @@ class Service:
         self.server.stop()
         if self.gate is not None:
             self.gate.stop()
+        if self.tls is not None:
+            self.tls.stop()
         self.hub_monitor.stop()
         self.blocking_monitor.stop()
         # Last of all: whatever these do or leave undone, no event is lost by it.

@@ -33,6 +33,7 @@ T = TypeVar("T")
 SECTIONS: Mapping[str, str] = {
     "server": "Where it listens.",
     "access": "Who may send and read; see docs/access.md.",
+    "tls": "Certificates, and what is spoken with them; see docs/tls.md.",
     "paths": "What it reads and where it stores; relative to the working directory.",
     "durability": "When an event counts as stored, and how much may wait for that.",
     "kafka": "Apache Kafka, for types whose sink it is; see docs/kafka.md.",
@@ -194,6 +195,51 @@ class Settings:
         "access",
         "The field in which trusted_proxies say whom they speak for. It must be the one that they "
         "write: another one is the client's own.",
+    )
+
+    # -- tls -------------------------------------------------------------------------------
+    tls_cert: str = _setting(
+        "off",
+        "tls",
+        "Certificate in PEM, followed by those between it and its CA. With one, bind speaks TLS. "
+        "It may change at any time.",
+        placeholder="off|FILE",
+    )
+    tls_key: str = _setting(
+        "off", "tls", "Its private key in PEM, without a passphrase.", placeholder="off|FILE"
+    )
+    tls_client_ca: str = _setting(
+        "off",
+        "tls",
+        "Certificates in PEM of the CAs whose clients are believed.",
+        placeholder="off|FILE",
+    )
+    tls_client_auth: Literal["off", "optional", "required"] = _setting(
+        "off",
+        "tls",
+        "Whether clients show a certificate. Whose certificate does as well as a key is said in "
+        "keys_file.",
+    )
+    tls_min_version: Literal["1.2", "1.3"] = _setting("1.2", "tls", "Oldest version spoken.")
+    tls_ciphers: str = _setting(
+        "ECDHE+AESGCM:ECDHE+CHACHA20",
+        "tls",
+        "Ciphers of TLS 1.2, as OpenSSL writes them; 1.3 has none that need be left out.",
+        placeholder="LIST",
+    )
+    tls_handshake_timeout_seconds: float = _setting(
+        10.0,
+        "tls",
+        "Time from a connection's begin to the end of its handshake.",
+        minimum=SHORTEST_TIMEOUT_SECONDS,
+    )
+    tls_handshakes_max: int = _setting(
+        1024,
+        "tls",
+        "Most handshakes under way; beyond it the connection is closed that has let us wait for "
+        "the longest.",
+        minimum=1,
+        maximum=1_000_000,
     )
 
     # -- paths -----------------------------------------------------------------------------
@@ -888,6 +934,7 @@ class Settings:
         if self.proxy_protocol == "required" and self.trusted_proxies == "none":
             message = "proxy_protocol required needs trusted_proxies: who may speak it"
             problems.append(Problem("proxy_protocol", self.origins["proxy_protocol"], message))
+        problems += self._tls_disagreements()
         if self.worker_restart_min_seconds > self.worker_restart_max_seconds:
             name = "worker_restart_min_seconds"
             if name not in self.origins:
@@ -902,6 +949,18 @@ class Settings:
             message = "buffered_max_bytes must be at least four times request_body_max_bytes"
             problems.append(Problem(name, self.origins[name], message))
         return problems
+
+    def _tls_disagreements(self) -> list[Problem]:
+        certificate, key = self.tls_cert != "off", self.tls_key != "off"
+        ca, clients = self.tls_client_ca != "off", self.tls_client_auth != "off"
+        wrong = (
+            (certificate and not key, "tls_cert", "tls_cert needs tls_key"),
+            (key and not certificate, "tls_key", "tls_key needs tls_cert"),
+            (clients and not ca, "tls_client_auth", "tls_client_auth needs tls_client_ca"),
+            (ca and not clients, "tls_client_ca", "tls_client_ca needs tls_client_auth"),
+            (clients and not certificate, "tls_client_auth", "tls_client_auth needs tls_cert"),
+        )
+        return [Problem(name, self.origins[name], text) for is_so, name, text in wrong if is_so]
 
 
 def _declarations() -> tuple[Setting, ...]:
