@@ -35,6 +35,7 @@ MODES = {
     "crowd": "crowd",
     "flame": "flame",
     "overload": "overload",
+    "tls": "tls",
     "fairness": "fairness",
 }
 #: Where server and client share the cores.

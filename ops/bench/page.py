@@ -27,6 +27,7 @@ from ops.bench import (
     flame,
     openloop,
     overload,
+    tls,
     workers,
 )
 from ops.bench.aims import results_of
@@ -38,7 +39,9 @@ from ops.bench.wrk import LOADS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BASELINE = ROOT / "ops" / "guard" / "baseline.json"
-PAGES = tuple(ROOT / name for name in ("docs/performance.md", "docs/overload.md", "README.md"))
+PAGES = tuple(
+    ROOT / name for name in ("docs/performance.md", "docs/overload.md", "docs/tls.md", "README.md")
+)
 _BLOCK = re.compile(r"(<!-- measured: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Document = Mapping[str, Any]
 
@@ -173,6 +176,7 @@ BLOCKS: Mapping[str, Callable[[Found], str]] = {
     "guard": guard,
     "overload": _mode("overload", overload),
     "fairness": _mode("fairness", fairness),
+    "tls": _mode("tls", tls),
 }
 
 
