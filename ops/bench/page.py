@@ -25,6 +25,7 @@ from ops.bench import (
     durability,
     fairness,
     flame,
+    kafka,
     openloop,
     overload,
     workers,
@@ -38,7 +39,10 @@ from ops.bench.wrk import LOADS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BASELINE = ROOT / "ops" / "guard" / "baseline.json"
-PAGES = tuple(ROOT / name for name in ("docs/performance.md", "docs/overload.md", "README.md"))
+PAGES = (
+    *(ROOT / "docs" / f"{name}.md" for name in ("performance", "overload", "kafka")),
+    ROOT / "README.md",
+)
 _BLOCK = re.compile(r"(<!-- measured: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Document = Mapping[str, Any]
 
@@ -170,6 +174,7 @@ BLOCKS: Mapping[str, Callable[[Found], str]] = {
     "workers": _mode("workers", workers),
     "crowd": _mode("crowd", crowd),
     "flame": _mode("flame", flame, "flame.svg", "flame graph of the event loop"),
+    "kafka": _mode("kafka", kafka),
     "guard": guard,
     "overload": _mode("overload", overload),
     "fairness": _mode("fairness", fairness),
