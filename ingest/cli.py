@@ -18,7 +18,7 @@ from pathlib import Path
 from ingest.cli_parser import PROG, SERVE, UsageError, parse
 from ingest.exits import INTERRUPTED, ExitCode
 from ingest.machine import usable_cores
-from ingest.settings import SETTINGS, Settings, SettingsError
+from ingest.settings import SETTINGS, Reread, Settings, SettingsError
 from ingest.settings_sources import Problem
 
 #: `--workers auto`
@@ -62,7 +62,7 @@ def _run(argv: Sequence[str]) -> int:
     if problems:
         return _complain(_listed("settings", problems), ExitCode.USAGE)
     if invocation.command == SERVE:
-        return _serve(settings)
+        return _serve(settings, lambda: load_settings(invocation.flags, os.environ))
     # The journal's commands take the data directory from the settings like everything else.
     invocation.arguments.data = Path(settings.data)
     invocation.arguments.bind = settings.bind
@@ -138,15 +138,15 @@ def _add_journal(commands: _SubParsersAction) -> None:
     health_command.add_command(commands)
 
 
-def _serve(settings: Settings) -> int:
+def _serve(settings: Settings, reread: Reread) -> int:
     try:
         if settings.workers > 1:
             from ingest import supervisor
 
-            return supervisor.run(settings)
+            return supervisor.run(settings, reread)
         from ingest import service_process
 
-        return service_process.run(settings)
+        return service_process.run(settings, reread)
     except Exception as error:
         from ingest.handlers.reload import StartAnew
 
@@ -166,7 +166,7 @@ def _work(descriptor: str) -> int:
 
 def _refusal(error: Exception) -> tuple[str, ExitCode] | None:
     """What to say, and the exit code, when what is to be served cannot be used; else None."""
-    from ingest import check
+    from ingest import findings
     from ingest.access.keys import KeysError
     from ingest.handlers.loader import HandlersError
     from ingest.logs import LogConfigError
@@ -177,9 +177,9 @@ def _refusal(error: Exception) -> tuple[str, ExitCode] | None:
     if isinstance(error, LogConfigError):
         return _listed("logging configuration", [error]), ExitCode.USAGE
     if isinstance(error, RegistryError):
-        found = check.schema_findings(error.problems)
+        found = findings.schema_findings(error.problems)
     elif isinstance(error, HandlersError):
-        found = check.handler_findings(error.problems)
+        found = findings.handler_findings(error.problems)
     else:
         return None
     return _listed(found[0].area, found), ExitCode.PROBLEMS

@@ -30,9 +30,10 @@ from ingest.journal.storage import Storage
 from ingest.metrics import Metrics
 from ingest.pipeline_dedupe import workers_conflict
 from ingest.registry import Registry
+from ingest.reloading import Reloads
 from ingest.server import BIND_HINTS, listen
 from ingest.service import ALONE, Part, Service
-from ingest.settings import Settings
+from ingest.settings import Reread, Settings
 
 log = logs.get_logger(__name__)
 
@@ -53,8 +54,11 @@ class Refused(Exception):
         self.code = code
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, reread: Reread) -> int:
     """Serve until SIGTERM or SIGINT, all in this process.
+
+    Args:
+        reread: reads the settings anew, for a reload.
 
     Returns:
         the process's exit code.
@@ -68,7 +72,7 @@ def run(settings: Settings) -> int:
     try:
         raise_descriptor_limit(settings)
         with locked(settings):
-            return _serve(settings, metrics, writer)
+            return _serve(settings, metrics, writer, reread)
     except Refused as refused:
         return fail(str(refused), refused.code)
     finally:
@@ -215,15 +219,6 @@ def assemble(settings: Settings, metrics: Metrics, writer: logs.LogWriter, part:
     return Assembled(service, registry, handlers)
 
 
-def reload_access(service: Service) -> None:
-    """Read keys and the secrets of webhooks anew, and say how that went."""
-    problems = service.access.reload()
-    if problems:
-        log.error("access.reload_refused", problems=problems)
-    else:
-        log.info("access.reloaded")
-
-
 def sockets_of_systemd(settings: Settings) -> dict[str, socket.socket]:
     """Listening sockets that systemd has opened, by name.
 
@@ -261,10 +256,13 @@ def unable_to_listen(bind: str, error: OSError) -> Refused:
     return Refused(f"cannot listen on {bind}: {reason}", ExitCode.BIND_FAILED)
 
 
-def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
+def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter, reread: Reread) -> int:
     reloader = reload.Reloader(watched(settings))
     assembled = assemble(settings, metrics, writer, ALONE)
     service, facts = assembled.service, assembled.recover()
+    reloads = Reloads(service, assembled.handlers, reread)
+    service.operations.reloads = reloads
+    service.operations.consumers = consumers.Here()
     given = sockets_of_systemd(settings)
     try:
         listener = reload.inherited() or given.get(systemd.MAIN)
@@ -282,9 +280,8 @@ def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stop)
-    gevent.signal_handler(signal.SIGHUP, reload_access, service)
-    gevent.signal_handler(signal.SIGUSR1, consumers.pause, by="signal")
-    gevent.signal_handler(signal.SIGUSR2, consumers.resume, by="signal")
+    gevent.signal_handler(signal.SIGHUP, reloads.ask)
+    gevent.signal_handler(signal.SIGUSR1, consumers.toggle, by="signal")
     address = listener.getsockname()
     operators = admin.getsockname() if admin is not None else None
     service.start(listener, admin)
@@ -297,7 +294,9 @@ def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
         f"serves {address[0]}:{address[1]}",
         lambda: service.health.probe("live", False, None)[0] == 200,
     )
+    reloading = gevent.spawn(reloads.run, lambda reload: notifier.reloading(reload))
     service.wait()
+    reloading.kill()
     if not reloader.wanted:
         notifier.stopping()
     anew = reloader.keep(listener) if reloader.wanted else None

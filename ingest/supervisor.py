@@ -42,7 +42,7 @@ from ingest.service_process import (
     unable_to_listen,
     warn_of_exposure,
 )
-from ingest.settings import Settings
+from ingest.settings import Reread, Settings
 from ingest.supervisor_listeners import Listener, open_listeners
 from ingest.supervisor_metrics import Gathering
 from ingest.supervisor_process import State, WorkerProcess
@@ -56,8 +56,11 @@ LOOK_SECONDS = 0.5
 GIVE_UP_SECONDS = 10.0
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, reread: Reread) -> int:
     """Serve with several workers until SIGTERM or SIGINT.
+
+    Args:
+        reread: reads the settings anew, for a reload.
 
     Returns:
         the process's exit code, the worst of all workers'.

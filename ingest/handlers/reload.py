@@ -79,7 +79,7 @@ class Reloader:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = list(paths)
-        self._before = self._look()
+        self._before = look_at(self._paths)
         self._greenlet: gevent.Greenlet | None = None
         self.wanted = False
 
@@ -106,11 +106,11 @@ class Reloader:
     def _watch(self, before: Seen, passed: Callable[[], None]) -> None:
         while not self.wanted:
             gevent.sleep(LOOK_SECONDS)
-            now = self._look()
+            now = look_at(self._paths)
             if now == before:
                 continue
             gevent.sleep(LOOK_SECONDS)
-            if self._look() != now:
+            if look_at(self._paths) != now:
                 continue  # an editor is still at it
             changed = sorted(str(path) for path in _changed(before, now))
             before = now
@@ -118,23 +118,6 @@ class Reloader:
             if self._try():
                 self.wanted = True
                 passed()
-
-    def _look(self) -> Seen:
-        seen = {}
-        for path in self._files():
-            try:
-                status = path.stat()
-            except OSError:
-                continue  # gone since it was listed, or not there yet
-            seen[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
-        return seen
-
-    def _files(self) -> Iterator[Path]:
-        for path in self._paths:
-            if path.is_dir():
-                yield from (file for file in path.rglob("*") if file.suffix in SUFFIXES)
-            else:
-                yield path
 
     def _try(self) -> bool:
         """Whether a process of the same command line finds nothing wrong."""
@@ -157,6 +140,30 @@ class Reloader:
         for problem in _problems(done.stdout):
             log.error("reload.refused", **problem)
         return False
+
+
+def look_at(paths: Iterable[Path]) -> Seen:
+    """The files that are there, and what tells one state of each from another.
+
+    Args:
+        paths: files, and directories, of which the files with `SUFFIXES` count.
+    """
+    seen = {}
+    for path in _files(paths):
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # gone since it was listed, or not there yet
+        seen[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return seen
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from (file for file in path.rglob("*") if file.suffix in SUFFIXES)
+        else:
+            yield path
 
 
 def _changed(before: Seen, now: Seen) -> set[Path]:

@@ -175,8 +175,8 @@ def test_sighup_reads_the_keys_anew(tmp_path: Path, new_gateway: Callable[..., G
     keys.chmod(0o600)
     gateway = new_gateway("--keys-file", str(keys))
     gateway.send_signal(signal.SIGHUP)
-    until(lambda: '"access.reloaded"' in gateway.log())
+    until(lambda: '"reload.done"' in gateway.log())
     keys.write_text("{")
     gateway.send_signal(signal.SIGHUP)
-    until(lambda: '"access.reload_refused"' in gateway.log())
+    until(lambda: '"reload.refused"' in gateway.log())
     assert gateway.request("GET", "/livez").status == 200
