@@ -23,7 +23,7 @@ from ingest.settings_sources import Problem
 
 #: `--workers auto`
 AUTO = 0
-#: Tells a process that it is a trial of changed files; see `ingest.handlers.reload`.
+#: Tells a process that it is a trial, and how far it is to go; see `ingest.handover`.
 TRIAL_VARIABLE = "_INGEST_TRIAL"
 #: Holds the descriptor of its supervisor's link in a process that is one of several workers.
 WORKER_VARIABLE = "_INGEST_WORKER_LINK"
@@ -57,8 +57,9 @@ def _run(argv: Sequence[str]) -> int:
     settings, problems = load_settings(invocation.flags, os.environ)
     if invocation.command == "check":
         return _check(settings, problems, invocation.arguments)
-    if invocation.command == SERVE and os.environ.pop(TRIAL_VARIABLE, ""):
-        return _try(settings, problems)
+    wanted = os.environ.pop(TRIAL_VARIABLE, "")
+    if invocation.command == SERVE and wanted:
+        return _try(settings, problems, set_up=wanted == "set-up")
     if problems:
         return _complain(_listed("settings", problems), ExitCode.USAGE)
     if invocation.command == SERVE:
@@ -144,11 +145,11 @@ def _serve(settings: Settings, reread: Reread) -> int:
             from ingest import supervisor
 
             return supervisor.run(settings, reread)
-        from ingest import service_process
+        from ingest import service_single
 
-        return service_process.run(settings, reread)
+        return service_single.run(settings, reread)
     except Exception as error:
-        from ingest.handlers.reload import StartAnew
+        from ingest.handover import StartAnew
 
         if isinstance(error, StartAnew):
             error.now()
@@ -196,11 +197,11 @@ def _check(settings: Settings, problems: Sequence[Problem], arguments: Namespace
     return ExitCode.PROBLEMS if report.problems else ExitCode.OK
 
 
-def _try(settings: Settings, problems: Sequence[Problem]) -> int:
-    """For `--reload`: whether this command line would serve, now that files have changed."""
+def _try(settings: Settings, problems: Sequence[Problem], *, set_up: bool) -> int:
+    """Whether this command line would serve, now that files or the code have changed."""
     from ingest import check
 
-    report = check.check(settings, problems, set_up=True)
+    report = check.check(settings, problems, set_up=set_up)
     _print(report.as_json())
     return ExitCode.PROBLEMS if report.problems else ExitCode.OK
 

@@ -176,6 +176,11 @@ class Metrics:
         "max",
     )
 
+    handovers_refused = counter(
+        "Hand-overs to new code that its trial refused.",
+        "The log says why (`handover.refused`); the old code goes on.",
+    )
+
     # -- connections --------------------------------------------------------------
     connections = gauge(
         "Open client connections.",

@@ -196,6 +196,7 @@ class Service:
         self.debug = DebugEndpoints(self.responder, part.number, self._figures())
         self.operations = Operations(self.responder)
         self._refusals = refusals
+        self._part = part
         self._gather = part.gather
         paths = [r.path for t in registry.types.values() for r in t.options.routes]
         where = settings.origins.get("mounts", "mounts")
@@ -418,11 +419,6 @@ class Service:
             raise
         return report
 
-    @property
-    def stop_requested(self) -> bool:
-        """Whether a shutdown was asked for."""
-        return self._stop_requested.is_set()
-
     def request_stop(self) -> None:
         """Ask for a shutdown; returns at once (called from a signal handler)."""
         self._stop_requested.set()
@@ -436,6 +432,14 @@ class Service:
         self._hurried.set()
         self.consumers.hurry()
         self.server.hurry()
+
+    def leave(self, seconds: float) -> None:
+        """Have clients leave: each answer closes its connection, while new ones are taken.
+
+        Before `stop`, where the process becomes a new one and nobody accepts for it meanwhile.
+        """
+        self.responder.draining = True
+        self._hurried.wait(seconds)
 
     def stop(self, *, restart: bool = False, closed: Callable[[], None] = lambda: None) -> int:
         """Shut down without losing a request.
@@ -467,7 +471,7 @@ class Service:
         closed()
         cut = self.server.drain(
             settings.drain_timeout_seconds,
-            RESTART_GRACE_SECONDS if restart and settings.reload == "off" else IDLE_GRACE_SECONDS,
+            RESTART_GRACE_SECONDS if restart and self._part.workers > 1 else IDLE_GRACE_SECONDS,
         )
         self.consumers.stop(0.0 if self._hurried.is_set() else max(1.0, deadline - monotonic()))
         self.overload.stop()

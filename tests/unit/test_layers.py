@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "systemd",
         "patching",
     ),
-    ("peer",),
+    ("peer", "handover"),
     ("access", "registry", "journal", "dedupe", "followers", "handlers/loader"),
     ("findings", "reload_outcome"),
     (
