@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ingest.handlers.loader import HandlerProblem
 from ingest.registry import SchemaProblem
 
-#: Areas in the order in which they are looked at and listed.
+#: Areas in the order in which `check` looks at and lists them.
 AREAS = ("settings", "logging", "keys", "schemas", "handlers")
 
 
@@ -20,7 +20,7 @@ class Finding:
     """One problem.
 
     Attributes:
-        area: one of `AREAS`.
+        area: one of `AREAS`, or `trial` or `workers` for what only a running service meets.
         file: the file at fault; for a setting also the flag or variable.
         line: line in it, None where none is at fault.
         pointer: JSON Pointer (RFC 6901) into a schema file, None elsewhere.

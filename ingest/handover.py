@@ -15,13 +15,15 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn
+from dataclasses import asdict
+from typing import NoReturn
 
 import gevent
 import ujson
 from gevent import subprocess
 from gevent.event import Event
 
+from ingest.findings import Finding
 from ingest.logs import get_logger
 from ingest.metrics import Metrics
 from ingest.settings import Reread, Settings
@@ -140,31 +142,31 @@ class HandOver:
             if problems:
                 self._metrics.handovers_refused.value += 1
             for problem in problems:
-                log.error("handover.refused", **problem)
+                log.error("handover.refused", **asdict(problem))
             if not problems:
                 log.info("handover.accepted")
                 self.wanted = True
                 passed()
 
-    def _fixed(self) -> list[dict[str, Any]]:
+    def _fixed(self) -> list[Finding]:
         """Settings that have changed and must not."""
         settings, _ = self._reread()  # what is wrong with them the trial tells
         changed = {setting.name for setting in self._settings.differences(settings)}
         return [
-            {"problem": f"{name} has changed, which takes a restart"}
+            Finding("settings", name, None, None, f"{name} has changed, which takes a restart")
             for name in FIXED
             if name in changed
         ]
 
 
-def trial(*, set_up: bool) -> list[dict[str, Any]]:
+def trial(*, set_up: bool) -> list[Finding]:
     """Have a process of the same command line say what is wrong, with the code as it is now.
 
     Args:
         set_up: whether handlers are set up and torn down, too.
 
     Returns:
-        fields for the log; none where it would serve.
+        all that is wrong; nothing where it would serve.
     """
     try:
         done = subprocess.run(
@@ -177,20 +179,20 @@ def trial(*, set_up: bool) -> list[dict[str, Any]]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return [{"problem": f"the trial took longer than {TRIAL_SECONDS:g} s"}]
+        return [_found(f"the trial took longer than {TRIAL_SECONDS:g} s")]
     except OSError as error:
-        return [{"problem": f"no trial can be started: {error}"}]
+        return [_found(f"no trial can be started: {error}")]
     return [] if done.returncode == 0 else _problems(done.stdout, done.returncode)
 
 
-def _problems(output: bytes, code: int) -> list[dict[str, Any]]:
+def _problems(output: bytes, code: int) -> list[Finding]:
     """What a trial said: its last line is the report; without one, all of it."""
     text = output.decode(errors="replace").strip()
     try:
-        problems = ujson.loads(text.splitlines()[-1])["problems"]
+        return [Finding(**found) for found in ujson.loads(text.splitlines()[-1])["problems"]]
     except (ValueError, LookupError, TypeError):
-        return [{"problem": text[-2000:] or f"the trial ended with exit code {code}"}]
-    return [
-        {"problem": found["message"], "file": found["file"], "line": found["line"]}
-        for found in problems
-    ]
+        return [_found(text[-2000:] or f"the trial ended with exit code {code}")]
+
+
+def _found(message: str) -> Finding:
+    return Finding("trial", "-", None, None, message)

@@ -24,6 +24,7 @@ from gevent.event import Event
 
 from ingest import logs, machine, systemd
 from ingest.banner import Facts, banner
+from ingest.errors import IngestError
 from ingest.exits import ExitCode
 from ingest.journal import DirectoryLock
 from ingest.link import Message
@@ -46,6 +47,7 @@ from ingest.settings import Reread, Settings
 from ingest.supervisor_listeners import Listener, open_listeners
 from ingest.supervisor_metrics import Gathering
 from ingest.supervisor_process import State, WorkerProcess
+from ingest.supervisor_rolling import Rolling
 from ingest.supervisor_slot import END_SECONDS, Slot
 
 log = logs.get_logger(__name__)
@@ -82,7 +84,7 @@ def run(settings: Settings, reread: Reread) -> int:
             )
         raise_descriptor_limit(settings)
         with locked(settings) as lock:
-            return Supervisor(settings, metrics, lock).run()
+            return Supervisor(settings, metrics, reread, lock).run()
     except Refused as refused:
         return fail(str(refused), refused.code)
     finally:
@@ -95,10 +97,13 @@ class Supervisor:
     Args:
         settings: resolved settings, with two workers or more.
         metrics: its own.
+        reread: as for `run`.
         lock: held, on the data directory.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, lock: DirectoryLock) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, reread: Reread, lock: DirectoryLock
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._slots = [
@@ -118,7 +123,11 @@ class Supervisor:
         self._next = 0
         self._stopping = False
         self._stop_asked = Event()
-        self._roll_asked = Event()
+        self._paused = False
+        self._notifier = systemd.Notifier()
+        self._rolling = Rolling(
+            settings, reread, self._slots, metrics, self._notifier.reloads_or_serves
+        )
 
     def run(self) -> int:
         """Start the workers, see to them, stop them.
@@ -131,14 +140,15 @@ class Supervisor:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._ask_to_stop)
-        gevent.signal_handler(signal.SIGHUP, self._roll_asked.set)
-        gevent.signal_handler(signal.SIGUSR1, self._tell_all, "pause")
-        gevent.signal_handler(signal.SIGUSR2, self._tell_all, "resume")
+        gevent.signal_handler(signal.SIGHUP, self._rolling.ask)
+        gevent.signal_handler(signal.SIGUSR1, lambda: self._switch(not self._paused))
         try:
             if not self._start():
                 return self._stop()
-            helpers = [gevent.spawn(self._roll), gevent.spawn(self._look)]
-            notifier = systemd.Notifier()
+            helpers = [
+                gevent.spawn(step) for step in (self._rolling.heed, self._rolling.roll, self._look)
+            ]
+            notifier = self._notifier
             notifier.ready(f"serves with {len(self._slots)} workers", lambda: bool(self._takers()))
             self._stop_asked.wait()
             notifier.stopping()
@@ -230,6 +240,11 @@ class Supervisor:
                 self._gathering.last_words(process, message)
             elif message.kind == "asked" and not self._stopping:
                 slot.replace()
+            elif message.kind == "reload":
+                gevent.spawn(self._reload, process, message)
+            elif message.kind == "switch":
+                self._switch(message.fields["pause"])
+                process.say("answer", id=message.fields["id"])
         self._tell_others()
 
     def _worker_ended(self, process: WorkerProcess) -> None:
@@ -297,26 +312,24 @@ class Supervisor:
         self._metrics.worker_adopted.value += len(descriptors)
         return True
 
-    # -- rolling restart -------------------------------------------------------------------
+    # -- what operators ask for ------------------------------------------------------------
 
-    def _roll(self) -> None:
-        """Replace the workers one by one whenever that is asked for."""
-        while True:
-            self._roll_asked.wait()
-            self._roll_asked.clear()
-            log.info("supervisor.restart_begins", workers=len(self._slots))
-            for slot in self._slots:
-                why = slot.replace().get()
-                if why is not None:
-                    log.error(
-                        "supervisor.restart_ends_early",
-                        number=slot.number,
-                        reason=why,
-                        remain=len(self._slots) - slot.number,
-                    )
-                    break
-            else:
-                log.info("supervisor.restart_done")
+    def _reload(self, process: WorkerProcess, message: Message) -> None:
+        """A worker was asked for a reload of all."""
+        answer: dict[str, Any] = {"conflict": True}
+        try:
+            outcome = self._rolling.reload(message.fields["by"])
+            answer = {"conflict": False, "outcome": outcome.document()}
+        except IngestError:
+            pass  # one is under way
+        process.say("answer", id=message.fields["id"], **answer)
+
+    def _switch(self, pause: bool) -> None:
+        """Have all consumers pause, or go on, and those of workers that are started later."""
+        self._paused = pause
+        for slot in self._slots:
+            slot.paused = pause
+        self._tell_all("pause" if pause else "resume")
 
     # -- stop ------------------------------------------------------------------------------
 

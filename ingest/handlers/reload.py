@@ -13,6 +13,7 @@ module must not know how anything is served.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import gevent
@@ -78,7 +79,7 @@ class Reloader:
         """Whether a process of the same command line finds nothing wrong."""
         problems = trial(set_up=True)
         for problem in problems:
-            log.error("reload.refused", **problem)
+            log.error("reload.refused", **asdict(problem))
         if not problems:
             log.info("reload.accepted")
         return not problems

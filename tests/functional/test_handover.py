@@ -81,7 +81,7 @@ def test_new_code_that_would_not_serve_is_refused_and_the_old_goes_on(
     (tmp_path / file).write_text(text)
     served.gateway.send_signal(signal.SIGUSR2)
     until(lambda: served.logged("handover.refused"))
-    assert why in served.logged("handover.refused")[0]["problem"]
+    assert why in served.logged("handover.refused")[0]["message"]
     with served.gateway.connect() as client:
         assert client.request("GET", "/readyz").status == 200
     assert served.gateway.post("/v1/events/thing", {}).status == 202

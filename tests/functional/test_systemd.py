@@ -105,7 +105,8 @@ def test_a_process_that_starts_anew_in_development_keeps_both_sockets(
     schemas = tmp_path / "schemas"
     schemas.mkdir()
     (schemas / "thing.json").write_text('{"type": "object"}')
-    flags = ("--schemas", str(schemas), "--reload", "--admin-bind", "127.0.0.1:0")
+    places = ("--schemas", str(schemas), "--handlers", str(tmp_path / "handlers"))
+    flags = (*places, "--reload", "--admin-bind", "127.0.0.1:0")
     gateway = Activated(tmp_path / "data", {"main": main, "admin": admin}, *flags).start()
     try:
         (schemas / "other.json").write_text('{"type": "object"}')

@@ -43,9 +43,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "systemd",
         "patching",
     ),
-    ("peer", "handover"),
+    ("peer",),
     ("access", "registry", "journal", "dedupe", "followers", "handlers/loader"),
-    ("findings", "reload_outcome"),
+    ("findings", "reload_outcome", "handover"),
     (
         "handlers/runner",
         "handlers/lifecycle",
