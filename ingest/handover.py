@@ -12,9 +12,10 @@ not know how anything is served.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import NoReturn
 
@@ -34,10 +35,15 @@ log = get_logger(__name__)
 LISTENER_VARIABLE = "_INGEST_LISTENER"
 #: Holds the types whose consumers are paused.
 PAUSED_VARIABLE = "_INGEST_PAUSED"
+#: Tells the new process that it is to end at once.
+END_VARIABLE = "_INGEST_END"
 #: Tells a process that it is a trial, and how far it is to go; the command line knows it.
 TRIAL_VARIABLE = "_INGEST_TRIAL"
 #: A trial that takes longer has failed.
 TRIAL_SECONDS = 120.0
+#: Signals that end the service, and others that it is told by.
+ENDING = (signal.SIGTERM, signal.SIGINT)
+TELLING = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 MAIN, ADMIN, LOCK = "main", "admin", "lock"
 #: What a process has that it cannot change without letting go of clients or of its data.
 FIXED = ("bind", "admin_bind", "data", "workers")
@@ -49,15 +55,27 @@ class StartAnew(Exception):
     Args:
         kept: names and open descriptors; they are this object's.
         environ: further variables for the new process.
+        ended: whether the end was asked for meanwhile.
     """
 
-    def __init__(self, kept: Iterable[tuple[str, int]], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        kept: Iterable[tuple[str, int]],
+        environ: Mapping[str, str],
+        ended: Callable[[], bool],
+    ) -> None:
         super().__init__("start anew")
         self._kept = list(kept)
+        self._ended = ended
         self._environ = environ
 
     def now(self) -> NoReturn:
         """Become it."""
+        # Until it heeds them they would kill it; they wait, as `heed_no_signals_yet` knows.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, *TELLING))
+        gevent.sleep(0)  # those that came before are heeded now, or by the new process
+        if self._ended():
+            os.environ[END_VARIABLE] = "1"
         for _, descriptor in self._kept:
             os.set_inheritable(descriptor, True)
         kept = ",".join(f"{name}:{descriptor}" for name, descriptor in self._kept)
@@ -71,6 +89,7 @@ class Inherited:
     Attributes:
         lock: descriptor of the data directory's lock; None where there is none.
         paused: the types whose consumers were paused.
+        end_asked: the process is to end at once.
     """
 
     def __init__(self) -> None:
@@ -79,8 +98,13 @@ class Inherited:
         for name, _, number in (part.partition(":") for part in kept.split(",") if part):
             os.set_inheritable(int(number), False)
             self._found.setdefault(name, []).append(int(number))
-        self.lock = next(iter(self._found.get(LOCK, [])), None)
+        self.lock = self.descriptor(LOCK)
+        self.end_asked = bool(os.environ.pop(END_VARIABLE, ""))
         self.paused = [name for name in os.environ.pop(PAUSED_VARIABLE, "").split(",") if name]
+
+    def descriptor(self, name: str) -> int | None:
+        """What was kept by that name, the caller's; None if nothing was."""
+        return next(iter(self._found.pop(name, [])), None)
 
     def sockets(self, name: str) -> list[socket.socket]:
         """The listening sockets of that name, which are the caller's."""
@@ -133,17 +157,25 @@ class HandOver:
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
 
+    def refuse(self, why: str) -> None:
+        """What passed its trial is not to be after all."""
+        self.wanted = False
+        self._refused([_found(why)])
+
+    def _refused(self, problems: Sequence[Finding]) -> None:
+        self._metrics.handovers_refused.value += 1
+        for problem in problems:
+            log.error("handover.refused", **asdict(problem))
+
     def _run(self, passed: Callable[[], None]) -> None:
-        while not self.wanted:
+        while True:
             self._asked.wait()
             self._asked.clear()
             log.info("handover.begins")
             problems = self._fixed() or trial(set_up=False)
             if problems:
-                self._metrics.handovers_refused.value += 1
-            for problem in problems:
-                log.error("handover.refused", **asdict(problem))
-            if not problems:
+                self._refused(problems)
+            else:
                 log.info("handover.accepted")
                 self.wanted = True
                 passed()

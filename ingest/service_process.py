@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import gevent
 from gevent.hub import get_hub
 
-from ingest import logs, machine, patching, systemd
+from ingest import handover, logs, machine, patching, systemd
 from ingest.access.exposure import exposed
 from ingest.banner import Facts, facts_of
 from ingest.exits import ExitCode
@@ -55,8 +55,9 @@ class Refused(Exception):
 
 def heed_no_signals_yet() -> None:
     """Do not be killed by what is meant for a service that serves; a start may take long."""
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in handover.TELLING:
         gevent.signal_handler(number, lambda: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handover.TELLING)
 
 
 def prepare(settings: Settings, metrics: Metrics, worker: int | None) -> logs.LogWriter:

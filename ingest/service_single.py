@@ -65,6 +65,9 @@ def run(settings: Settings, reread: Reread) -> int:
     metrics = Metrics()
     heed_no_signals_yet()
     handed = Inherited()
+    if handed.end_asked or signal.sigpending() & set(handover.ENDING):
+        return ExitCode.OK
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handover.ENDING)
     writer = prepare(settings, metrics, 0)
     try:
         raise_descriptor_limit(settings)
@@ -206,5 +209,5 @@ class _Single:
         log.info("service.stopped", **counted, connections_cut=cut, lost=service.pool.in_use)
         if self._wanted():
             kept.append((LOCK, os.dup(self._lock.descriptor)))
-            raise StartAnew(kept, {handover.PAUSED_VARIABLE: paused})
+            raise StartAnew(kept, {handover.PAUSED_VARIABLE: paused}, lambda: not self._wanted())
         return ExitCode.DRAIN_INCOMPLETE if cut else ExitCode.OK

@@ -26,6 +26,7 @@ from ingest import logs, machine, systemd
 from ingest.banner import Facts, banner
 from ingest.errors import IngestError
 from ingest.exits import ExitCode
+from ingest.handover import ADMIN, ENDING, MAIN, HandOver, Inherited, StartAnew
 from ingest.journal import DirectoryLock
 from ingest.link import Message
 from ingest.metrics import Metrics
@@ -44,6 +45,7 @@ from ingest.service_process import (
     warn_of_exposure,
 )
 from ingest.settings import Reread, Settings
+from ingest.supervisor_handover import Predecessor, leave, settled, silenced
 from ingest.supervisor_listeners import Listener, open_listeners
 from ingest.supervisor_metrics import Gathering
 from ingest.supervisor_process import State, WorkerProcess
@@ -72,6 +74,7 @@ def run(settings: Settings, reread: Reread) -> int:
     """
     metrics = Metrics()
     heed_no_signals_yet()
+    handed = Inherited()
     writer = prepare(settings, metrics, None)
     try:
         missing = machine.cores_missing(settings.cpu_affinity)
@@ -83,8 +86,8 @@ def run(settings: Settings, reread: Reread) -> int:
                 ExitCode.USAGE,
             )
         raise_descriptor_limit(settings)
-        with locked(settings) as lock:
-            return Supervisor(settings, metrics, reread, lock).run()
+        with locked(settings, handed.lock) as lock:
+            return Supervisor(settings, metrics, reread, lock, handed).run()
     except Refused as refused:
         return fail(str(refused), refused.code)
     finally:
@@ -99,13 +102,23 @@ class Supervisor:
         metrics: its own.
         reread: as for `run`.
         lock: held, on the data directory.
+        handed: what the process had before.
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, reread: Reread, lock: DirectoryLock
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        reread: Reread,
+        lock: DirectoryLock,
+        handed: Inherited,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._lock = lock
+        self._handed = handed
+        self._predecessor = Predecessor(handed.descriptor)
+        self._handing_over = HandOver(settings, reread, metrics)
         self._slots = [
             Slot(
                 settings,
@@ -122,7 +135,9 @@ class Supervisor:
         self._admin: socket.socket | None = None
         self._next = 0
         self._stopping = False
+        #: the end was asked for, or a hand-over
         self._stop_asked = Event()
+        self._end_asked = False
         self._paused = False
         self._notifier = systemd.Notifier()
         self._rolling = Rolling(
@@ -142,18 +157,29 @@ class Supervisor:
             gevent.signal_handler(number, self._ask_to_stop)
         gevent.signal_handler(signal.SIGHUP, self._rolling.ask)
         gevent.signal_handler(signal.SIGUSR1, lambda: self._switch(not self._paused))
+        gevent.signal_handler(signal.SIGUSR2, self._handing_over.ask)
+        if self._handed.end_asked:
+            self._ask_to_stop()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         try:
-            if not self._start():
+            if not (self._take_over() if self._predecessor.there else self._start()):
                 return self._stop()
             helpers = [
                 gevent.spawn(step) for step in (self._rolling.heed, self._rolling.roll, self._look)
             ]
             notifier = self._notifier
             notifier.ready(f"serves with {len(self._slots)} workers", lambda: bool(self._takers()))
+            self._handing_over.start(self._stop_asked.set)
             self._stop_asked.wait()
+            while self._handing_over.wanted:
+                self._stop_asked.clear()
+                self._become_new()
+                self._stop_asked.wait()
             notifier.stopping()
             gevent.killall(helpers)
             return self._stop()
+        except StartAnew:
+            raise
         except BaseException:
             self._give_up()
             raise
@@ -187,6 +213,38 @@ class Supervisor:
         self._announce(processes, address)
         return True
 
+    def _take_over(self) -> bool:
+        """Have the workers of the supervisor before, which are then replaced; always True."""
+        address = self._listen()
+        self._switch(self._predecessor.paused)
+        processes = self._predecessor.workers(self._heard)
+        for process in processes:
+            self._slots[process.number].process = process
+        for slot in self._slots:
+            slot.live()
+        if processes:
+            self._announce(processes, address)
+        self._rolling.begin()
+        return True
+
+    def _become_new(self) -> None:
+        """Raise `StartAnew`; return where the end was asked for, or it cannot be done now."""
+        self._rolling.hold()
+        self._notifier.reload_begins()
+        if not settled(self._slots, self._settings.drain_timeout_seconds):
+            self._handing_over.refuse("a worker is on its way in or out for too long")
+            self._notifier.reloads_or_serves(False)
+            self._rolling.go_on()
+        elif self._handing_over.wanted and silenced(self._slots) and self._handing_over.wanted:
+            log.info("supervisor.becomes_new")
+            raise leave(
+                self._slots,
+                self._admin,
+                self._lock.descriptor,
+                self._paused,
+                lambda: self._end_asked,
+            )
+
     def _all_reach(self, processes: list[WorkerProcess], state: State) -> bool:
         """Wait until all have come so far; False: a shutdown was asked for."""
         for process in processes:
@@ -200,13 +258,17 @@ class Supervisor:
         host, port = split_address(settings.bind)
         given = sockets_of_systemd(settings)
         try:
-            if systemd.MAIN in given:  # all workers accept from the one that there is
+            handed = self._handed.sockets(MAIN)
+            if handed:
+                sockets = handed
+            elif systemd.MAIN in given:  # all workers accept from the one that there is
                 sockets = [given[systemd.MAIN].dup() for _ in self._slots]
             else:
                 sockets = open_listeners(host, port, settings.backlog, settings.workers)
         except OSError as error:
             raise unable_to_listen(settings.bind, error) from error
-        self._admin = given.get(systemd.ADMIN) or listen_for_operators(settings)
+        admin = next(iter(self._handed.sockets(ADMIN)), None) or given.get(systemd.ADMIN)
+        self._admin = admin or listen_for_operators(settings)
         for slot, sock in zip(self._slots, sockets, strict=True):
             slot.listener = Listener(sock, self._hand_over, lambda: bool(self._takers()))
             slot.admin = self._admin
@@ -334,8 +396,10 @@ class Supervisor:
     # -- stop ------------------------------------------------------------------------------
 
     def _ask_to_stop(self) -> None:
-        if self._stop_asked.is_set():
+        self._handing_over.cancel()
+        if self._end_asked:
             self._tell_all("hurry")
+        self._end_asked = True
         self._stop_asked.set()
 
     def _tell_all(self, kind: str) -> None:

@@ -67,6 +67,21 @@ class Rolling:
         """Reload soon; however often this is called meanwhile, once more is enough."""
         self._asked.set()
 
+    def begin(self) -> None:
+        """Replace all workers, which another supervisor has started, without a further check."""
+        self._one_by_one.acquire()
+        self._told(True)
+        self._checked = self._settings, Outcome(rolling=True), "hand-over"
+        self._has_checked.set()
+
+    def hold(self) -> None:
+        """Wait until nothing is being reloaded, and reload no more."""
+        self._one_by_one.acquire()
+
+    def go_on(self) -> None:
+        """Reload again."""
+        self._one_by_one.release()
+
     def heed(self) -> None:
         """Reload whenever that is asked for."""
         while True:

@@ -140,6 +140,20 @@ class Slot:
         """See to it from now on, its process serves or is about to."""
         self._life = gevent.spawn(self._live)
 
+    @property
+    def settled(self) -> bool:
+        """Whether its process serves, or it has none."""
+        process = self.process
+        return self.successor is None and (process is None or process.state == State.SERVING)
+
+    def rest(self) -> None:
+        """See to it no more; its process goes on."""
+        self._stopping = True
+        if self._life is not None:
+            self._life.kill(block=False)
+        if self.listener is not None:
+            self.listener.step_back()
+
     def serve(self, process: WorkerProcess) -> None:
         """Let a process that has recovered its journal serve."""
         assert self.listener is not None
