@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test services production manifests slow crash lint bench bench-page bench-test guard guard-update docs coverage fuzz fuzz-short lock audit clean
+.PHONY: run test services kafka production manifests slow crash lint bench bench-page bench-test guard guard-update docs coverage fuzz fuzz-short lock audit clean
 
 # The stamp says that what setup.cfg asks for is installed; a newer setup.cfg installs again.
 $(STAMP): setup.cfg pyproject.toml
@@ -37,6 +37,12 @@ production: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[production]'
 	@test "$$(id -u)" = 0 || echo "NOT RUN: $(AS_ROOT), which only root can" >&2
 	$(BIN)/python -m pytest tests/production $$(test "$$(id -u)" = 0 || echo --ignore=$(AS_ROOT))
+
+# The Kafka sink and forwarder with real brokers, which Maven brings (about 50 MB, once).
+kafka: $(STAMP)
+	@for tool in java mvn; do command -v $$tool >/dev/null || { echo "$$tool is missing:" \
+		"apt-get install default-jre-headless maven" >&2; exit 1; }; done
+	$(BIN)/python -m pytest tests/kafka
 
 # The Kubernetes manifests and the compose file, put together and read by the tools that do.
 manifests: $(STAMP)

@@ -48,7 +48,7 @@ def banner(settings: Settings, facts: Facts, address: Any, admin: Any = None) ->
         address: of the listening socket.
         admin: of the one for operators, None where there is none.
     """
-    url = _url(address)
+    url = _url(address, settings.tls_cert != "off")
     operators = _url(admin) if admin is not None else url
     types = ", ".join(
         f"{name} (handler)" if name in facts.handlers else name for name in facts.types
@@ -76,11 +76,12 @@ def banner(settings: Settings, facts: Facts, address: Any, admin: Any = None) ->
     return "\n".join(lines)
 
 
-def _url(address: Any) -> str:
+def _url(address: Any, tls: bool = False) -> str:
     host, port = address[0], address[1]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _example(registry: Registry) -> tuple[str, str] | None:

@@ -5,10 +5,11 @@ PURE: no sockets, no clock, no journal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ingest.codec import DecodeError, dumps
+from ingest.errors import IngestError
 
 if TYPE_CHECKING:
     from ingest.routes import Target
@@ -75,8 +76,8 @@ class Batch:
     """
 
     __slots__ = (
-        "_errors_max", "faults", "faults_total", "ids", "malformed_count", "rejected_count",
-        "too_large_count", "violation_count",
+        "_errors_max", "faults", "faults_total", "ids", "malformed_count", "not_stored_count",
+        "rejected_count", "too_large_count", "violation_count",
     )  # fmt: skip
 
     def __init__(self, errors_max: int, size: int) -> None:
@@ -88,13 +89,15 @@ class Batch:
         self.violation_count = 0
         self.rejected_count = 0
         self.too_large_count = 0
+        self.not_stored_count = 0
 
     @property
     def rejected(self) -> int:
         """How many events did not get in."""
         return (
-            self.malformed_count + self.violation_count + self.rejected_count + self.too_large_count
-        )
+            self.malformed_count + self.violation_count + self.rejected_count
+            + self.too_large_count + self.not_stored_count
+        )  # fmt: skip
 
     def _add(self, fault: Fault) -> None:
         self.faults_total += 1
@@ -137,6 +140,22 @@ class Batch:
             self._add(Fault(index, pointer, keyword, message))
             total -= 1
         self.faults_total += total
+
+    def not_stored(self, failures: Mapping[int, IngestError]) -> None:
+        """Good events that are not durable for all that.
+
+        Args:
+            failures: why, by their number among the good ones.
+        """
+        good = [index for index, event_id in enumerate(self.ids) if event_id is not None]
+        for number, error in sorted(failures.items()):
+            self.lost(good[number], error)
+
+    def lost(self, index: int, error: IngestError) -> None:
+        """A good event that is not durable for all that."""
+        self.ids[index] = None
+        self.not_stored_count += 1
+        self._add(Fault(index, "", error.code, str(error)))
 
     @property
     def room(self) -> int:

@@ -27,9 +27,12 @@ from ingest.handlers.loader import (
 )
 from ingest.metrics import Metrics
 from ingest.pipeline_dedupe import workers_conflict
-from ingest.registry import Registry, RegistryError
+from ingest.registry import EventType, Registry, RegistryError
 from ingest.settings import Settings
 from ingest.settings_sources import Problem
+from ingest.sinks import routing
+from ingest.sinks.kafka_settings import KafkaSettings, KafkaUnusable
+from ingest.tls.context import OFF, TlsError, make
 
 LOG_STOP_SECONDS = 1.0
 
@@ -89,8 +92,10 @@ def check(settings: Settings, problems: Sequence[Problem] = (), *, set_up: bool 
         report.problems.append(Finding("settings", file, line, None, problem.message))
     _check_logging(Path(settings.log_config), report)
     _check_keys(settings.keys_file, report)
-    names, paths = _check_schemas(Path(settings.schemas), settings, report)
+    _check_tls(settings, report)
+    names, paths, types = _check_schemas(Path(settings.schemas), settings, report)
     handlers = _check_handlers(settings, names, paths, report)
+    _check_sinks(settings, types, handlers, report)
     if set_up and not report.problems:
         _try_setup(handlers, settings, report)
     return report
@@ -126,10 +131,25 @@ def _check_keys(setting: str, report: Report) -> None:
             report.problems += [Finding("keys", setting, None, None, text) for text in problems]
 
 
+def _check_tls(settings: Settings, report: Report) -> None:
+    try:
+        warnings = make(settings).warnings if settings.tls_cert != OFF != settings.tls_key else []
+    except TlsError as error:
+        report.problems += [_of_file(text) for text in error.problems]
+    else:
+        report.warnings += [_of_file(text) for text in warnings]
+
+
+def _of_file(text: str) -> Finding:
+    file, _, message = text.partition(": ")
+    return Finding("tls", file, None, None, message)
+
+
 def _check_schemas(
     directory: Path, settings: Settings, report: Report
-) -> tuple[set[str], list[str]]:
-    """Load the registry; returns the types' names and own paths, as far as they can be told."""
+) -> tuple[set[str], list[str], list[EventType]]:
+    """Load the registry; returns the types' names and own paths, as far as they can be told, and
+    the types, if they can be used."""
     try:
         registry = Registry.load(directory)
     except RegistryError as error:
@@ -138,7 +158,7 @@ def _check_schemas(
         names = {path.stem for path in directory.glob("*.json")} | {
             path.parent.name for path in directory.glob("*/*.json")
         }
-        return names, []
+        return names, [], []
     conflict = workers_conflict(settings.workers, registry.types.values())
     if conflict is not None:
         place, line = _split_line(settings.origins.get("workers", "workers"))
@@ -147,8 +167,22 @@ def _check_schemas(
     report.problems += [Finding("keys", "x-ingest", None, None, p) for p in problems_of(hooks)]
     report.types = sorted(registry.types)
     report.warnings += schema_findings(registry.warnings)
-    routes = (route for kind in registry.types.values() for route in kind.options.routes)
-    return set(registry.types), [route.path for route in routes]
+    types = list(registry.types.values())
+    routes = (route for kind in types for route in kind.options.routes)
+    return set(registry.types), [route.path for route in routes], types
+
+
+def _check_sinks(
+    settings: Settings, types: Sequence[EventType], handlers: Sequence[Handler], report: Report
+) -> None:
+    consumers = {handler.type for handler in handlers if handler.consume is not None}
+    report.problems += schema_findings(routing.conflicts(types, settings, consumers))
+    if settings.kafka_brokers != "none":
+        try:
+            KafkaSettings.of(settings).check()
+        except (KafkaUnusable, ValueError) as error:
+            place, line = _split_line(settings.origins.get("kafka", "kafka"))
+            report.problems.append(Finding("settings", place, line, None, str(error)))
 
 
 def _check_handlers(

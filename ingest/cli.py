@@ -172,7 +172,10 @@ def _refusal(error: Exception) -> tuple[str, ExitCode] | None:
     from ingest.handlers.loader import HandlersError
     from ingest.logs import LogConfigError
     from ingest.registry import RegistryError
+    from ingest.tls.context import TlsError
 
+    if isinstance(error, TlsError):
+        return _listed("tls", error.problems), ExitCode.PROBLEMS
     if isinstance(error, KeysError):
         return _listed("keys", error.problems), ExitCode.PROBLEMS
     if isinstance(error, LogConfigError):

@@ -26,7 +26,7 @@ from ingest.codec_scan import depth_exceeded_at, repeated_name, split_array, spl
 
 __all__ = [
     "DEPTH_CEILING", "DecodeError", "dumps", "make_decoder", "make_encoder", "make_many_decoder",
-    "one_line", "split_array", "split_members",
+    "one_line", "plain_depth", "split_array", "split_members",
 ]  # fmt: skip
 
 #: Levels of nesting no setting may exceed: the code that looks into values recurses.
@@ -177,6 +177,12 @@ def make_list_decoder(
         return values
 
     return decode
+
+
+def plain_depth(kind: str, depth_max: int, duplicate_keys: str) -> int:
+    """Levels of nesting in what is accepted for being JSON and nothing else; 0 where more is
+    asked of it. Arguments as for `make_decoder`."""
+    return depth_max if kind == "orjson" and duplicate_keys == "accept" else 0
 
 
 def _without_duplicates(strict: Decoder) -> Decoder:

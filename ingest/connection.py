@@ -25,6 +25,7 @@ This module must not know JSON, schemas or the journal.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections import deque
@@ -236,7 +237,7 @@ class Connection:
         if self.exchanges or pool.in_use >= pool.size or not short.quick:
             return False
         self.since = now = monotonic()
-        refusal = short.take(self, plan)
+        refusal = short.take(self, head, plan)
         if refusal is not None:
             self.send(refusal)
             return True
@@ -397,7 +398,10 @@ class Connection:
         self._server.introduced(self, found.client)
         self.phase = Phase.IDLE
         if len(data) > found.size:
-            self.parser.feed(data[found.size :])
+            self._behind_introduction(data[found.size :])
+
+    def _behind_introduction(self, data: bytes) -> None:
+        self.parser.feed(data)
 
     def _receive_now(self) -> bool:
         """Feed what the watcher announced. False: the peer has closed its side."""
@@ -547,7 +551,8 @@ class Connection:
         if server.memory.full:
             return False
         if pool.short is not None:
-            admitted = pool.short.admits(self, self.exchanges[-1].plan)
+            asking = self.exchanges[-1]
+            admitted = pool.short.admits(self, asking.head, asking.plan)
             if admitted is not None:
                 pool.in_use += admitted
                 return admitted
@@ -666,6 +671,18 @@ class Connection:
             self._write_watcher.start(self._on_writable)
         elif self._wait or self.closing:
             self._after_send()
+
+    def send_file(self, descriptor: int, position: int, size: int) -> int:
+        """Send now what the kernel takes of a file that is in the page cache.
+
+        Returns:
+            how many bytes; 0 where the file ends.
+
+        Raises:
+            BlockingIOError: it takes none.
+            OSError: the connection is broken, or the file cannot be read.
+        """
+        return os.sendfile(self.sock.fileno(), descriptor, position, size)
 
     def _on_writable(self) -> None:
         try:

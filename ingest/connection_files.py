@@ -8,8 +8,9 @@ The event loop must wait neither for the disk nor for the peer:
 
 sendfile blocks on a page that is not in memory, so each chunk is fetched into the page cache
 in a native thread first. Nothing of the file is kept in this process; what it holds per
-answer is a descriptor. A peer that does not take what is sent is judged by the same time
-limit and rate as with any other answer; while we wait for the disk, it is not.
+answer is a descriptor (and a piece at a time where the connection encrypts). A peer that does
+not take what is sent is judged by the same time limit and rate as with any other answer; while
+we wait for the disk, it is not.
 
 This module must not know what the file is.
 
@@ -18,7 +19,6 @@ Source: sendfile(2), posix_fadvise(2), tcp(7) (MSG_MORE: head and first bytes in
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -96,14 +96,14 @@ class FileBody:
                 head = head[sock.send(head, socket.MSG_MORE) :]
             except BlockingIOError:
                 self._wait(connection, watcher)
-        source, target = self._file.descriptor, sock.fileno()
+        source = self._file.descriptor
         while self.sent < self.length:
             chunk = min(CHUNK_BYTES, self.length - self.sent)
             connection.stalled_since = 0.0
             self._run(self._file.fetch, self._start + self.sent, chunk)
             while chunk:
                 try:
-                    count = os.sendfile(target, source, self._start + self.sent, chunk)
+                    count = connection.send_file(source, self._start + self.sent, chunk)
                 except BlockingIOError:
                     self._wait(connection, watcher)
                     continue

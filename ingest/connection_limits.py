@@ -39,6 +39,7 @@ class Phase(enum.IntEnum):
     HEAD = 1
     BODY = 2
     LINGER = 3
+    HANDSHAKE = 4
 
 
 class Wait(enum.IntEnum):
@@ -74,7 +75,7 @@ class Expired(Ending):
     """Thrown into the greenlet by the server's sweep: a time limit has passed.
 
     Args:
-        kind: `header`, `body`, `body_rate`, `idle`, `write` or `linger`.
+        kind: `header`, `body`, `body_rate`, `idle`, `write`, `handshake` or `linger`.
     """
 
     def __init__(self, kind: str) -> None:

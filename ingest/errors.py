@@ -266,6 +266,40 @@ CATALOGUE: Mapping[str, Failure] = {
         False,
         "Retry after the seconds in Retry-After; the disk refused a write.",
     ),
+    # -- Kafka, with ack remote: docs/kafka.md ---------------------------------------------
+    "sink_unavailable": Failure(
+        503,
+        "Kafka did not take the event in time",
+        False,
+        "Retry after the seconds in Retry-After. Whether the event is in Kafka is not known: if "
+        "it is, repeating it makes a second one, with another id.",
+    ),
+    "sink_refused": Failure(
+        503,
+        "Kafka refused the event",
+        False,
+        "Retry after the seconds in Retry-After; `detail` has the brokers' reason. It was not "
+        "stored.",
+    ),
+    "sink_unauthorized": Failure(
+        503,
+        "Kafka lets this service not write",
+        False,
+        "An operator has to correct the credentials, or the rights on the topic.",
+    ),
+    "unknown_topic": Failure(
+        503,
+        "No such topic in Kafka",
+        False,
+        "An operator has to make the topic that `detail` names.",
+    ),
+    "message_too_large": Failure(
+        413,
+        "Event too large for Kafka",
+        False,
+        "Shorten the event, or raise `kafka.message.max.bytes` here and `max.message.bytes` of "
+        "the topic.",
+    ),
     "handler_timeout": Failure(
         504,
         "Handler took too long",

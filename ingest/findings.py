@@ -12,7 +12,7 @@ from ingest.handlers.loader import HandlerProblem
 from ingest.registry import SchemaProblem
 
 #: Areas in the order in which `check` looks at and lists them.
-AREAS = ("settings", "logging", "keys", "schemas", "handlers")
+AREAS = ("settings", "logging", "keys", "tls", "schemas", "handlers")
 
 
 @dataclass(frozen=True)

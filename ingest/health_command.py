@@ -134,13 +134,13 @@ def target_of_settings(settings: Settings, path: str) -> Target:
     if port == 0:
         raise Unusable("port 0 may be any: say --url, or the port in bind or admin_bind")
     context = None
-    if getattr(settings, "tls_cert", "") and not admin:
-        if getattr(settings, "tls_client_auth", "off") == "required":
+    introduced = settings.proxy_protocol == "required" and not admin
+    if settings.tls_cert != "off" and not admin:
+        if settings.tls_client_auth == "required":
             raise Unusable("clients need a certificate: probes need a listener of admin_bind")
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    introduced = settings.proxy_protocol == "required" and not admin
     if introduced and context is not None:
         raise Unusable("connections begin with a PROXY header: probes need admin_bind")
     return Target(WILDCARDS.get(host, host), port, f"{path}?verbose", context, introduced)

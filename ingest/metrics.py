@@ -57,12 +57,21 @@ SIZE_BUCKETS = tuple(float(1024 * 4**n) for n in range(9))
 
 #: The journals there are: of accepted events, of rejected ones, and of dead letters.
 JOURNALS = ("journal", "rejected", "dead")
+#: What messages are for: requests that wait for them, records of the journal, refused events.
+KAFKA_PRODUCERS = ("remote", "forward", "rejected")
 
 
 #: Where errors may turn up that nobody expected.
 PLACES = (
     "blocking_monitor", "connection", "dedupe", "endpoint", "finaliser", "health", "hub",
-    "hub_monitor", "janitor", "journal", "metrics", "pool", "reload", "sweep", "thread",
+    "hub_monitor", "janitor", "journal", "kafka", "metrics", "pool", "reload", "sweep", "thread",
+)  # fmt: skip
+
+
+#: How a TLS handshake can end.
+TLS_RESULTS = (
+    "done", "timeout", "crowded", "client", "drain", "plain_http", "protocol", "cipher",
+    "no_certificate", "bad_certificate", "error",
 )  # fmt: skip
 
 
@@ -119,9 +128,10 @@ class Metrics:
     )
     timeouts = counters(
         "Time limits that expired, by kind.",
-        "`header`, `body`, `body_rate`, `write`: slow or hostile peers; see docs/limits.md. "
-        "`idle`: normal. `handler`: make it faster or raise `handler_timeout_seconds`.",
-        kind=("header", "body", "body_rate", "idle", "write", "handler"),
+        "`header`, `body`, `body_rate`, `write`, `handshake`: slow or hostile peers; see "
+        "docs/limits.md. `idle`: normal. `handler`: make it faster or raise "
+        "`handler_timeout_seconds`.",
+        kind=("header", "body", "body_rate", "idle", "write", "handler", "handshake"),
     )
 
     # -- access -------------------------------------------------------------------
@@ -129,13 +139,15 @@ class Metrics:
         "Requests answered 401 or 403, by what was wrong with key, signature or address.",
         "`missing`, `unknown`, `malformed`: a producer is not set up, or somebody tries; see the "
         "addresses in the access log. `revoked`, `expired`: it needs a new key. `type`, `right`: "
-        "its key is for something else. `unsigned`, `signature`, `stale`, `replayed`: a webhook "
+        "its key is for something else. `client`: the keys file does not know its certificate. "
+        "`unsigned`, `signature`, `stale`, `replayed`: a webhook "
         "that is not signed, or not with our secret, is late, or came before. `address`: a proxy "
         "forwarded it for a client that `allow_addresses` does not have.",
         reason=(
             "missing",
             "malformed",
             "unknown",
+            "client",
             "revoked",
             "expired",
             "type",
@@ -179,6 +191,31 @@ class Metrics:
     handovers_refused = counter(
         "Hand-overs to new code that its trial refused.",
         "The log says why (`handover.refused`); the old code goes on.",
+    )
+
+    # -- tls ----------------------------------------------------------------------
+    tls_handshakes = counters(
+        "TLS handshakes that ended, by how.",
+        "`protocol`, `cipher`: clients too old for `tls_min_version` or `tls_ciphers`. "
+        "`plain_http`: they speak http where it is https. `no_certificate`, `bad_certificate`: "
+        "they show none, or one that `tls_client_ca` does not vouch for or that has expired. "
+        "`client`: they go, or refuse our certificate. `crowded`: see `tls_handshakes_max`. "
+        "`timeout`: slow or hostile. `drain`: we end. See docs/tls.md.",
+        result=TLS_RESULTS,
+    )
+    tls_handshakes_now = gauge(
+        "TLS handshakes under way.", "Near `tls_handshakes_max`: look who connects and why."
+    )
+    tls_certificate_expiry_timestamp_seconds = gauges(
+        "When the first certificate of a file expires, in seconds since 1970.",
+        "Renew it; it is taken as soon as the file has changed. See docs/tls.md.",
+        "min",
+        certificate=OPEN,
+    )
+    tls_reloads = counters(
+        "Times the files of certificates were read anew, by result.",
+        "`failed`: the log says what is wrong with them; what was before still applies.",
+        result=("done", "failed"),
     )
 
     # -- connections --------------------------------------------------------------
@@ -482,6 +519,46 @@ class Metrics:
         "Free bytes below which the journal takes no events.",
         "Nothing; it is the setting `disk_reserve_bytes`.",
         "max",
+    )
+
+    # -- kafka --------------------------------------------------------------------
+    kafka_delivered = counters(
+        "Messages that all replicas in sync have, by what they are for.",
+        "When it stands still while `ingest_kafka_inflight_messages` does not fall: look at the "
+        "brokers.",
+        producer=KAFKA_PRODUCERS,
+    )
+    kafka_errors = counters(
+        "Messages that were not delivered, by what they are for and librdkafka's code.",
+        "docs/kafka.md says what each code is answered with and what to do.",
+        producer=KAFKA_PRODUCERS,
+        code=OPEN,
+    )
+    kafka_troubles = counters(
+        "What librdkafka reports of brokers and connections, by code.",
+        "`_TRANSPORT`, `_RESOLVE`: a broker cannot be reached. `_AUTHENTICATION`, `_SSL`: correct "
+        "the credentials or certificates. The log has its words (`kafka.trouble`).",
+        code=OPEN,
+    )
+    kafka_inflight_messages = gauges(
+        "Messages that wait for their delivery report, by what they are for.",
+        "The brokers are slower than the producers.",
+        producer=KAFKA_PRODUCERS,
+    )
+    kafka_inflight_bytes = gauges(
+        "Bytes of these messages, as librdkafka keeps them.",
+        "Past `kafka_inflight_max_bytes` requests get 503: look at the brokers.",
+        producer=KAFKA_PRODUCERS,
+    )
+    kafka_delivery_seconds = histogram(
+        "Seconds from a message's way to librdkafka to its delivery report.",
+        "`linger.ms` and the brokers' replication are in it: look at what the brokers wait for.",
+        DISK_BUCKETS,
+    )
+    kafka_wakeups = counters(
+        "Wake-ups of the event loop by delivery reports, by what they are for.",
+        "Nothing by itself: each brings all reports that have come.",
+        producer=KAFKA_PRODUCERS,
     )
 
     # -- closed segments ----------------------------------------------------------

@@ -19,6 +19,7 @@ class Peer:
         address, port: of the client, as far as the connection tells; behind a proxy that
             speaks the PROXY protocol those that it has said.
         subject: of the certificate it has shown, as RFC 4514 writes it; None without one.
+        alternatives: names that the certificate has beside it: `URI:…`, `DNS:…`, `email:…`.
         forwards: reads for whom it speaks; None unless it is a trusted proxy.
         admin: it came to the listener for operators.
         tls: what it sends is encrypted.
@@ -26,13 +27,16 @@ class Peer:
             its own may not.
     """
 
-    __slots__ = ("address", "admin", "allowed", "forwards", "port", "subject", "tls")
+    __slots__ = (
+        "address", "admin", "allowed", "alternatives", "forwards", "port", "subject", "tls",
+    )  # fmt: skip
 
     def __init__(self, address: str, port: int, forwards: Forwards | None = None) -> None:
         self.address = address
         self.port = port
         self.forwards = forwards
         self.subject: str | None = None
+        self.alternatives: tuple[str, ...] = ()
         self.admin = False
         self.tls = False
         self.allowed = True
@@ -46,7 +50,7 @@ class Peer:
     def kind(self) -> tuple[Any, ...]:
         """What may change the judgement on a request; equal for those who are judged alike."""
         own = (self.address, self.allowed) if self.forwards is not None else None
-        return self.subject, self.admin, own
+        return self.subject, self.alternatives, self.admin, own
 
     def client(self, headers: Mapping[str, str]) -> str:
         """The address that a request is from.

@@ -14,6 +14,7 @@ This module must not know sockets or files.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,6 @@ class Pipeline:
         rejected: RejectedEvents | None,
     ) -> None:
         self._settings = settings
-        self._journal = journal
         self._responder = responder
         self._metrics = metrics
         self._ids = journal.id_source
@@ -103,7 +103,7 @@ class Pipeline:
         self.deduping = Deduping(*parts)
         self.cloudevents = CloudEvents(*parts[:7], self._encode, self.coded)
         self.runs = Runs(
-            journal,
+            journal.id_source,
             metrics,
             self._refusing,
             make_list_decoder(
@@ -157,14 +157,16 @@ class Pipeline:
         if len(body) > target.event_max_bytes or not body:
             self._refusing.size(exchange, target, len(body))
             return
-        try:
-            value = self._decode(body)
-        except DecodeError as error:
-            self._refusing.malformed(exchange, error)
-            return
-        if not target.is_valid(value):
-            self._refusing.violation(exchange, target, value)
-            return
+        value = None
+        if target.typed is None or not target.typed.accepts((body,)):
+            try:
+                value = self._decode(body)
+            except DecodeError as error:
+                self._refusing.malformed(exchange, error)
+                return
+            if not target.is_valid(value):
+                self._refusing.violation(exchange, target, value)
+                return
         event_id = self._ids.next()
         if target.handler is not None:
             try:
@@ -184,7 +186,7 @@ class Pipeline:
         exchange.body = b""
         exchange.context = event_id
         try:
-            self._journal.append(line, 1, exchange, target.sync)
+            target.append(line, 1, exchange, target.sync)
         except IngestError as error:
             self._refusing.refuse(exchange, error)
 
@@ -217,7 +219,7 @@ class Pipeline:
         elsewhere = 0  # how many of them somebody else answers and gives the slot of back
         if error is not None:
             for exchange in exchanges:
-                self._responder.problem(exchange, self._refusing.retryable(error))
+                self._responder.problem(exchange, self._refusing.explained(error))
                 if isinstance(exchange.context, Held):
                     exchange.context.dropped(error)
         else:
@@ -236,6 +238,15 @@ class Pipeline:
             if singles:
                 self._responder.accepted(singles)
         self.pool.release(len(exchanges) - elsewhere)
+
+    def partly(self, exchange: Exchange, failures: Mapping[int, IngestError]) -> None:
+        """Of a request of many events some are not durable, and the others are.
+
+        Args:
+            failures: why, by their number among those that were accepted.
+        """
+        exchange.context.not_stored(failures)
+        self.committed([exchange], None)
 
     def _answer_batch(self, exchange: Exchange, batch: Batch) -> None:
         plan = exchange.plan

@@ -99,6 +99,15 @@ class Batches:
         if not body:
             self._refusing.refuse(exchange, IngestError("empty_body"))
             return
+        target = exchange.plan.target
+        if target.typed is not None and target.typed.accepts_array(body):
+            raws = split_array(body)
+            longest = max(map(len, raws), default=0)
+            if 0 < len(raws) <= self._settings.batch_events_max and (
+                longest <= target.event_max_bytes
+            ):
+                self._judged(exchange, raws)
+                return
         try:
             values = self._decode(body)
         except DecodeError as error:
@@ -135,10 +144,28 @@ class Batches:
             self._responder.send(exchange, 202, batch.answer(plan.list_ids))
             self.pool.release()
         else:
-            try:
-                self._journal.append(b"".join(lines), accepted, exchange, plan.target.sync)
-            except IngestError as error:
-                self._refusing.refuse(exchange, error)
+            self._append(exchange, lines, accepted)
+
+    def _judged(self, exchange: Exchange, raws: Sequence[bytes]) -> None:
+        """Store the events of a batch that are known to be good, all of them."""
+        exchange.body = b""
+        exchange.context = batch = Batch(self._settings.errors_max, len(raws))
+        lines = []
+        for start in range(0, len(raws), TOGETHER_EVENTS):
+            if start and not start % YIELD_EVENTS:
+                self.pool.yield_turn()
+            lines.append(
+                self._joined(exchange, batch, start, raws[start : start + TOGETHER_EVENTS])
+            )
+        self._append(exchange, lines, len(raws))
+
+    def _append(self, exchange: Exchange, lines: list[bytes], count: int) -> None:
+        """Give the lines of a batch to the journal; `exchange.context` is the batch."""
+        try:
+            target = exchange.plan.target
+            target.append(b"".join(lines), count, exchange, target.sync)
+        except IngestError as error:
+            self._refusing.refuse(exchange, error)
 
     def _lines_of(
         self,
@@ -183,15 +210,20 @@ class Batches:
         target = exchange.plan.target
         if max(map(len, raws)) > target.event_max_bytes:
             return None
-        if values is None:
-            values = self._decode_many(raws) if self._decode_many is not None else None
-        if values is None or not all(map(target.is_valid, values)):
-            return None
+        if values is not None or target.typed is None or not target.typed.accepts(raws):
+            if values is None:
+                values = self._decode_many(raws) if self._decode_many is not None else None
+            if values is None or not all(map(target.is_valid, values)):
+                return None
+        return self._joined(exchange, batch, start, raws)
+
+    def _joined(self, exchange: Exchange, batch: Batch, start: int, raws: Sequence[bytes]) -> bytes:
+        """The lines of good events, with new ids, which are noted in the batch."""
         ids = self._ids.take(len(raws))
         batch.ids[start : start + len(raws)] = ids
         if 13 in (joined := b"".join(raws)) or 10 in joined:
             raws = [one_line(raw) for raw in raws]
-        return lines_of(ids, self._middle(exchange, target), raws)
+        return lines_of(ids, self._middle(exchange, exchange.plan.target), raws)
 
     def _one_by_one(
         self,

@@ -35,6 +35,7 @@ from ingest.pipeline_cloudevents_held import DATA_POINTER, Many, Refused, Sent, 
 from ingest.pipeline_cloudevents_reading import Reading
 from ingest.pipeline_dedupe_batches import REPLAYED
 from ingest.rejected import Reason
+from ingest.routes import not_atomic
 
 if TYPE_CHECKING:
     from ingest.handling import Handling
@@ -182,7 +183,7 @@ class CloudEvents:
             return
         held.name(stored_id)
         try:
-            self._journal.append(line, 1, exchange, sent.target.sync)
+            sent.target.append(line, 1, exchange, sent.target.sync)
         except IngestError as error:
             self._refusing.refuse(exchange, error)
 
@@ -234,8 +235,7 @@ class CloudEvents:
                 self._refusing.batch(exchange, batch)
                 return
             if lines:
-                sync = any(target.sync for target in held.accepted)
-                self._journal.append(b"".join(lines), len(lines), exchange, sync)
+                self._append(held, lines)
         except Refused as refused:
             self._keep(exchange, refused)
             self._refusing.refuse(exchange, refused.error)
@@ -245,6 +245,24 @@ class CloudEvents:
             return
         if not lines:
             held.less()  # there is no commit to wait for
+
+    def _append(self, held: Many, lines: list[bytes]) -> None:
+        """Give the lines of a batch to the journal, or to what some of its types have instead.
+
+        Raises:
+            IngestError: none was taken.
+        """
+        sync = any(target.sync for target in held.accepted)
+        remote = next((t.remote for t in held.accepted if t.remote is not None), None)
+        if remote is None:
+            self._journal.append(b"".join(lines), len(lines), held.exchange, sync)
+            return
+        if held.exchange.plan.atomic:
+            raise not_atomic(remote.route.name)
+        entries = [
+            (target.remote, line[:-1]) for (_, target), line in zip(held.placed, lines, strict=True)
+        ]
+        remote.append_all(entries, held.exchange, sync)
 
     def _lines(self, held: Many, raws: Sequence[bytes], values: Sequence[Any]) -> list[bytes]:
         """The lines of the events that are good; what is wrong with the others is noted.
@@ -277,6 +295,7 @@ class CloudEvents:
                     held.duplicates[sent.target] += 1
                 else:
                     held.accepted[sent.target] += 1
+                    held.placed.append((index, sent.target))
                     lines.append(line)
         for cell in counts:
             cell.value += 1

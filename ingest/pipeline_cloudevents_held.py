@@ -6,7 +6,7 @@ This module must not know sockets or files, nor how an event is judged.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ingest.dedupe import Claim, Held, Window, packed_id
@@ -132,11 +132,12 @@ class Many(Held):
         accepted: how many of each type are stored.
         duplicates: how many of each type came before, in this request or another one.
         error: why one that came first elsewhere was not stored.
+        placed: index and type of each that is to be stored, in the order of the lines.
     """
 
     __slots__ = (
         "_claims", "_done", "_finish", "_pending", "accepted", "batch", "duplicates", "error",
-        "exchange",
+        "exchange", "placed",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, batch: Batch, finish: Callable[[Many], None]) -> None:
@@ -145,6 +146,7 @@ class Many(Held):
         self.accepted: Counter[Target] = Counter()
         self.duplicates: Counter[Target] = Counter()
         self.error: IngestError | None = None
+        self.placed: list[tuple[int, Target]] = []
         #: by digest, which no two types share
         self._claims: dict[bytes, tuple[Window, Claim]] = {}
         self._finish = finish
@@ -177,6 +179,17 @@ class Many(Held):
         for window, claim in claims.values():
             tell(window.settle(claim, now), None)
         self.less()
+
+    def not_stored(self, failures: Mapping[int, IngestError]) -> None:
+        """Some of its events are not durable.
+
+        Args:
+            failures: why, by the number of their lines.
+        """
+        for number, error in sorted(failures.items()):
+            index, target = self.placed[number]
+            self.accepted[target] -= 1
+            self.batch.lost(index, error)
 
     def dropped(self, error: IngestError) -> None:
         self._done = True

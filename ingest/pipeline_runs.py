@@ -22,7 +22,7 @@ from ingest.errors import IngestError
 from ingest.journal.record import LINE_END, LINE_START
 
 if TYPE_CHECKING:
-    from ingest.journal import Journal
+    from ingest.journal.record import IdSource
     from ingest.metrics import Metrics
     from ingest.refusing import Refusing
     from ingest.routes import Target
@@ -39,7 +39,7 @@ class Runs:
     """Takes runs of requests off the pool's queue.
 
     Args:
-        journal: where accepted events go.
+        ids: makes ids of events.
         metrics: counters.
         refusing: answers when the journal takes none.
         decode_list: see `codec.make_list_decoder`.
@@ -49,20 +49,19 @@ class Runs:
 
     def __init__(
         self,
-        journal: Journal,
+        ids: IdSource,
         metrics: Metrics,
         refusing: Refusing,
         decode_list: Callable[[Sequence[bytes], bytes], list[Any] | None] | None,
         middle: Callable[[Exchange, Target], bytes],
         event: Callable[[Exchange], None],
     ) -> None:
-        self._journal = journal
         self._metrics = metrics
         self._refusing = refusing
         self._decode_list = decode_list
         self._middle = middle
         self._event = event
-        self._ids = journal.id_source
+        self._ids = ids
 
     def take(self, work: deque[Exchange]) -> int:
         """Do the first pieces of work together, if they lend themselves to that.
@@ -94,16 +93,17 @@ class Runs:
         if len(run) < 2:
             return 1
         text = b"".join(bodies)
-        values = self._decode_list(bodies, text)
-        if values is None:
-            return len(run)
-        verdicts = list(map(target.is_valid, values))
         taken = len(run)
         wrong = []
-        if False in verdicts:
-            wrong = [e for e, good in zip(run, verdicts, strict=True) if not good]
-            run = [e for e, good in zip(run, verdicts, strict=True) if good]
-            bodies = [exchange.body for exchange in run]
+        if target.typed is None or not target.typed.accepts(bodies):
+            values = self._decode_list(bodies, text)
+            if values is None:
+                return taken
+            verdicts = list(map(target.is_valid, values))
+            if False in verdicts:
+                wrong = [e for e, good in zip(run, verdicts, strict=True) if not good]
+                run = [e for e, good in zip(run, verdicts, strict=True) if good]
+                bodies = [exchange.body for exchange in run]
         if 10 in text or 13 in text:
             bodies = list(map(one_line, bodies))
         ids = self._ids.take(len(run)) if run else []
@@ -130,7 +130,7 @@ class Runs:
             exchange.context = event_id
         self._metrics.request_bytes.value += size
         try:
-            self._journal.append_each(lines, run, target.sync)
+            target.append_each(lines, run, target.sync)
         except IngestError as error:
             for exchange in run:
                 exchange.context = None

@@ -54,10 +54,10 @@ class Judge(Protocol):
     def quick(self) -> bool:
         """Whether `take` may be asked; otherwise `admits` and `refuse`."""
 
-    def take(self, connection: Any, plan: Any) -> bytes | None:
+    def take(self, connection: Any, head: Any, plan: Any) -> bytes | None:
         """The answer to a request that is not let in; None for one that is."""
 
-    def admits(self, connection: Any, plan: Any) -> bool | None:
+    def admits(self, connection: Any, head: Any, plan: Any) -> bool | None:
         """Whether a request is let in; None: it may stand in line for a slot."""
 
     def refuse(self, exchange: Any) -> None:

@@ -51,8 +51,7 @@ class Refusing:
 
     def refuse(self, exchange: Exchange, error: IngestError) -> None:
         """Answer an error and give the slot back; nothing of the request is stored."""
-        if error.status in (503, 507) and "Retry-After" not in error.headers:
-            error = self.retryable(error)
+        error = self.explained(error)
         exchange.body = b""
         held = exchange.context
         self._responder.problem(exchange, error)
@@ -88,6 +87,12 @@ class Refusing:
             code = "handler" if unwanted else "handler_error"
             self.keep(exchange, raw, Reason(code, pointer, "handler", str(error)))
         self.refuse(exchange, error)
+
+    def explained(self, error: IngestError) -> IngestError:
+        """An error with a Retry-After where it may pass."""
+        if error.status in (503, 507) and "Retry-After" not in error.headers:
+            return self.retryable(error)
+        return error
 
     def retryable(self, error: IngestError) -> IngestError:
         """The same error with a Retry-After."""

@@ -14,23 +14,26 @@ A record is a CloudEvents line like any other, with the reason in extension attr
 What is no JSON stands in `data_base64` instead of `data`; of what is longer than
 `rejected_event_max_bytes` the beginning stands there, and `rejectedsize` says how long it was.
 
+With `kafka_rejected_topic` a topic stands in its place, and `data/rejected` is not used.
+
 This module must not know sockets or how records are committed.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import orjson
 
 from ingest.cloudevents import escaped, lead_of
 from ingest.codec import dumps, one_line
 from ingest.errors import IngestError
-from ingest.journal import Journal, RecoveryReport
-from ingest.journal.record import LINE_END, LINE_START, middle, time_text
+from ingest.journal import Journal
+from ingest.journal.record import LINE_END, LINE_START, IdSource, middle, time_text
 from ingest.metrics import Metrics
 from ingest.peer import client_address
 from ingest.tracing import traceparent_of
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from ingest.metrics_cells import Cell
     from ingest.routes import Target
     from ingest.settings import Settings
+
+Told = Callable[[list[Any], IngestError | None], None]
 
 _DATA = b',"data":'
 _BASE64 = b',"data_base64":"'
@@ -76,6 +81,16 @@ class _Sizes:
     disk_reserve_bytes: int
 
 
+class Store(Protocol):
+    """Where records go; it makes their ids."""
+
+    @property
+    def id_source(self) -> IdSource: ...
+    def start(self) -> None: ...
+    def close(self, timeout: float) -> bool: ...
+    def append(self, lines: bytes, count: int, waiter: Any, sync: bool = True) -> None: ...
+
+
 class RejectedEvents:
     """Keeps refused events.
 
@@ -85,11 +100,24 @@ class RejectedEvents:
         settings: sizes, and the `source` of records.
         metrics: where kept and dropped events are counted. The journal itself counts
             elsewhere: its families belong to the journal of accepted events.
+        new_store: makes what takes the place of the journal, given what it tells; None for none.
     """
 
     def __init__(
-        self, directory: Path, partition: int, settings: Settings, metrics: Metrics
+        self,
+        directory: Path,
+        partition: int,
+        settings: Settings,
+        metrics: Metrics,
+        new_store: Callable[[Told], Store] | None = None,
     ) -> None:
+        self._metrics = metrics
+        self._source = settings.source
+        self._event_max_bytes = settings.rejected_event_max_bytes
+        self._journal: Journal | None = None
+        if new_store is not None:
+            self._store = new_store(self._committed)
+            return
         sizes = _Sizes(
             segment_max_bytes=settings.segment_max_bytes,
             segment_fill_bytes=settings.segment_fill_bytes,
@@ -99,31 +127,30 @@ class RejectedEvents:
             disk_reserve_bytes=settings.disk_reserve_bytes,
         )
         own = Metrics()
-        self.journal = Journal(
+        self._journal = Journal(
             directory, partition, settings=sizes, metrics=own, on_commit=self._committed
         )
-        self._metrics = metrics
-        self._source = settings.source
-        self._event_max_bytes = settings.rejected_event_max_bytes
+        self._store = self._journal
         metrics.rejected_journal_failures.set_function(
             lambda: sum(cell.value for _, cell in own.journal_failures.items())
         )
 
-    def open(self) -> RecoveryReport:
-        """Recover the journal; blocks.
+    def open(self) -> None:
+        """Recover the journal, where it is one; blocks.
 
         Raises:
             OSError: the directory cannot be made, read or written; `filename` says where.
         """
-        return self.journal.open()
+        if self._journal is not None:
+            self._journal.open()
 
     def start(self) -> None:
         """Start taking events."""
-        self.journal.start()
+        self._store.start()
 
     def close(self, timeout: float) -> None:
         """Store what is pending."""
-        self.journal.close(timeout)
+        self._store.close(timeout)
 
     def keep(
         self,
@@ -145,14 +172,14 @@ class RejectedEvents:
         line = self._line(exchange, lead, raw, reason, request_id)
         kept = self._metrics.rejected_kept.cell(target.name, reason.code)
         try:
-            self.journal.append(line, 1, kept, False)
+            self._store.append(line, 1, kept, False)
         except IngestError as error:
             self._metrics.rejected_dropped.cell(error.code).value += 1
 
     def _lead(self, exchange: Exchange, target: Target, event: CloudEvent | None) -> bytes:
         """A line up to what says why it is there."""
-        stored_id = self.journal.id_source.next()
-        time = time_text(self.journal.id_source.ms)
+        stored_id = self._store.id_source.next()
+        time = time_text(self._store.id_source.ms)
         if event is not None:
             schema, producer = target.dataschema, target.producer
             lead = escaped(event.id) + lead_of(event, stored_id, time, schema, producer)

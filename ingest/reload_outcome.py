@@ -70,8 +70,11 @@ def setting_findings(problems: Sequence[Problem]) -> list[Finding]:
 
 
 def changed_values(before: Settings, after: Settings, changed: Sequence[Setting]) -> dict[str, Any]:
-    """Name → value before and after."""
-    return {s.name: [getattr(before, s.name), getattr(after, s.name)] for s in changed}
+    """Name → value before and after; of one that may hold secrets neither."""
+    return {
+        s.name: ["…", "…"] if s.secret else [getattr(before, s.name), getattr(after, s.name)]
+        for s in changed
+    }
 
 
 def changed_types(before: Registry, after: Registry) -> Mapping[str, list[str]]:

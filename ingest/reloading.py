@@ -27,10 +27,11 @@ from ingest.access.keys import KeysError
 from ingest.access.webhooks import problems_of
 from ingest.findings import Finding, schema_findings
 from ingest.handlers.reload import look_at
-from ingest.registry import Registry, RegistryError
+from ingest.registry import Registry, RegistryError, SchemaProblem
 from ingest.rejected import RejectedEvents
 from ingest.reload_outcome import Outcome, changed_types, changed_values, setting_findings
 from ingest.settings import Reread, Settings, SettingsError
+from ingest.sinks import routing
 
 if TYPE_CHECKING:
     from ingest.handlers.loader import Handler
@@ -134,8 +135,11 @@ class Reloads:
         outcome.restart = [s.name for s in service.settings.differences(wanted) if not s.reloads]
         if look_at([Path(service.settings.handlers)]) != self._code:
             outcome.restart.append(f"files in {service.settings.handlers}")
-        registry = self._schemas(Path(settings.schemas), problems)
+        registry = self._schemas(settings, problems)
         keys = self._keys(problems)
+        if service.tls is not None:
+            wrong_files = service.tls.problems()
+            problems += [Finding("tls", settings.tls_cert, None, None, p) for p in wrong_files]
         if problems or registry is None:
             return None
         try:
@@ -145,14 +149,16 @@ class Reloads:
             problems.append(Finding("settings", str(error.filename), None, None, message))
             return None
 
-    def _schemas(self, directory: Path, problems: list[Finding]) -> Registry | None:
-        """The event types, if they go with what stays as it is."""
+    def _schemas(self, settings: Settings, problems: list[Finding]) -> Registry | None:
+        """The event types; with problems where they do not go with what stays as it is."""
+        directory = Path(settings.schemas)
         registry, wrong = get_hub().threadpool.apply(_load, (directory,))
         problems += schema_findings(wrong)
         if registry is None:
             return None
         for warning in registry.warnings:
             log.warning("registry.warning", **warning._asdict())
+        problems += schema_findings(self._elsewhere(registry, settings))
         hooks = [(n, t.options.webhook) for n, t in registry.types.items() if t.options.webhook]
         problems += [Finding("keys", "x-ingest", None, None, p) for p in problems_of(hooks)]
         for handler in self._handlers.values():
@@ -171,6 +177,17 @@ class Reloads:
                 message = "x-ingest.dedupe changes with a restart or a hand-over (SIGUSR2) only"
                 problems.append(Finding("schemas", file, None, "/x-ingest/dedupe", message))
         return registry
+
+    def _elsewhere(self, registry: Registry, settings: Settings) -> list[SchemaProblem]:
+        """What is wrong with the ways to Kafka."""
+        consumers = [h.type for h in self._handlers.values() if h.consume is not None]
+        found = routing.conflicts(registry.types.values(), settings, consumers)
+        if not found:
+            for name in self._service.sinks.changes(registry, settings):
+                file = Path(settings.schemas) / registry.types[name].path
+                message = "where events go changes with a restart or a hand-over (SIGUSR2) only"
+                found.append(SchemaProblem(file.as_posix(), "/x-ingest/sink", message))
+        return found
 
     def _keys(self, problems: list[Finding]) -> Read | None:
         gate = self._service.gate
@@ -205,10 +222,10 @@ class Reloads:
     def _apply(self, read: _Read, outcome: Outcome) -> None:
         """Nothing in here waits but the reading of certificates, which comes first."""
         service = self._service
-        certificates: Any = getattr(service, "tls", None)
-        if certificates is not None:
-            wrong = certificates.reload()
-            outcome.problems += [Finding("settings", "tls_cert", None, None, p) for p in wrong]
+        if service.tls is not None:
+            wrong = service.tls.reload()
+            file = service.settings.tls_cert
+            outcome.problems += [Finding("tls", file, None, None, p) for p in wrong]
             if wrong:
                 return
         old = Settings(**vars(service.settings))

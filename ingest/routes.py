@@ -40,17 +40,31 @@ EVENT_MEDIA = "application/json, application/x-ndjson, application/ndjson, appli
 BATCH_MEDIA = "application/json"
 
 
+class Log(Protocol):
+    """Takes the lines of accepted events, and answers those that wait for them: the journal."""
+
+    def append(self, lines: bytes, count: int, waiter: Any, sync: bool = True) -> None:
+        """Take lines of one who waits."""
+
+    def append_each(self, lines: bytes, waiters: Sequence[Any], sync: bool = True) -> None:
+        """Take as many lines as wait for them."""
+
+
 class Target:
     """An event type as the pipeline needs it: everything looked up once.
 
     Attributes:
         name: the type's name.
         is_valid: the verdict on a decoded event.
+        typed: says yes to the bytes of good events; None where it cannot, or where their
+            values are wanted, too.
         validator: explains a verdict.
         event_max_bytes: size limit of one event.
         sync: answer after fdatasync (True) or after write.
         handler: legacy code to run before the answer, or None.
         dedupe: the keys of its events, or None; see `pipeline_dedupe`.
+        append, append_each: take its accepted events; the journal's, or those of another log.
+        remote: the log that answers them when Kafka has them; None where that is the journal.
         keeps_rejected: what is refused goes to the rejected journal.
         producer: whose events these are, by the name of a key; None where keys are off.
         webhook: sees that its events are signed; None where they are not.
@@ -58,10 +72,10 @@ class Target:
     """
 
     __slots__ = (
-        "accepted", "dataschema", "dedupe", "event_max_bytes", "event_type", "handler",
-        "is_valid", "keeps_rejected", "middle", "middle_ms", "name", "producer",
-        "rejected_handler", "rejected_malformed", "rejected_schema", "rejected_too_large", "sync",
-        "validator", "webhook",
+        "accepted", "append", "append_each", "dataschema", "dedupe", "event_max_bytes",
+        "event_type", "handler", "is_valid", "keeps_rejected", "middle", "middle_ms", "name",
+        "producer", "rejected_handler", "rejected_malformed", "rejected_schema",
+        "rejected_too_large", "remote", "sync", "typed", "validator", "webhook",
     )  # fmt: skip
 
     def __init__(
@@ -71,15 +85,22 @@ class Target:
         default_ack: str,
         default_event_max_bytes: int,
         metrics: Metrics,
+        log: Log,
+        depth_max: int = 0,
     ) -> None:
         name = event_type.name
+        self.append = log.append
+        self.append_each = log.append_each
+        self.remote: Any = None
         self.event_type = event_type
         self.name = name
         self.dataschema = event_type.dataschema
         self.validator = event_type.validator
         self.is_valid = event_type.validator.is_valid
+        typed = event_type.validator.typed
+        self.typed = typed if handler is None and typed and typed.depth <= depth_max else None
         self.event_max_bytes = event_type.options.max_event_bytes or default_event_max_bytes
-        self.sync = (event_type.options.ack or default_ack) == "fsync"
+        self.sync = (event_type.options.ack or default_ack) != "write"
         self.handler = handler
         self.dedupe: Any = None
         self.producer: str | None = None
@@ -93,6 +114,11 @@ class Target:
         self.rejected_schema = metrics.events_rejected.cell(name, "schema")
         self.rejected_handler = metrics.events_rejected.cell(name, "handler")
         self.rejected_too_large = metrics.events_rejected.cell(name, "too_large")
+
+    def answer_from(self, remote: Log) -> None:
+        """Its events are answered when Kafka has them."""
+        self.append, self.append_each = remote.append, remote.append_each
+        self.remote = remote
 
     def of(self, principal: Principal, metrics: Metrics) -> Target:
         """The same type for what one producer sends, with lines that name it."""
@@ -390,6 +416,8 @@ class Router:
                 headers={"Accept-Post": takes},
             )
         atomic, list_ids = batch_flags(head)
+        if atomic and target.remote is not None:
+            raise not_atomic(name)
         ways = self._ways
         if target.dedupe is not None:
             ways = target.dedupe.ways(headers, ways)
@@ -471,6 +499,14 @@ def batch_flags(head: Head) -> tuple[bool, bool]:
     """
     query = parse_qsl(head.query, keep_blank_values=True) if head.query else []
     return _flag(query, "atomic", default=False), _flag(query, "ids", default=True)
+
+
+def not_atomic(name: str) -> IngestError:
+    """The refusal of a batch that is to be stored as a whole, where that cannot be had."""
+    return IngestError(
+        "bad_parameter",
+        f"?atomic=true is not possible for the type {name}: Kafka takes each event by itself.",
+    )
 
 
 def _flag(query: Sequence[tuple[str, str]], name: str, *, default: bool) -> bool:

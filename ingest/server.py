@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from ingest.responder import Responder
     from ingest.routes import Router
     from ingest.settings import Settings
+    from ingest.tls.listener import Tls
+
+#: Makes a connection of what was accepted.
+Connect = Callable[["Server", Any, Any, Peer], Connection]
 
 log = get_logger(__name__)
 
@@ -127,6 +131,7 @@ class Server:
         responder: builds and sends answers.
         router: decides what a request is.
         admin_router: the same for the listener for operators.
+        tls: what makes encrypted connections of those that clients open.
     """
 
     def __init__(
@@ -137,6 +142,7 @@ class Server:
         responder: Responder,
         router: Router,
         admin_router: AdminRouter | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.settings = settings
         self.pool = pool
@@ -153,6 +159,7 @@ class Server:
         #: None where everybody is treated alike
         self.door = Door.of(settings, metrics)
         self._limits = self._limits_of(settings)
+        self._connect: Connect = Connection if tls is None else tls.connect
         self._acceptor: _Acceptor | None = None
         self._admin_acceptor: _Acceptor | None = None
         self._admins = 0
@@ -223,15 +230,18 @@ class Server:
             how many connections had to be closed with a request in flight.
         """
         deadline = monotonic() + timeout_seconds
-        self._wait_empty(min(idle_grace_seconds, timeout_seconds))
-        for connection in self._of_clients():
-            if connection.idle():
-                connection.retire()
-        while self._of_clients():
-            left = deadline - monotonic()
-            if left <= 0 or self._hurried:
+        left = timeout_seconds
+        while left > 0 and not self._hurried:
+            self._wait_empty(min(idle_grace_seconds, left))
+            clients = self._of_clients()
+            if not clients:
                 break
-            self._wait_empty(left)
+            # Those, too, whose handshake has ended meanwhile: their first request is on its way.
+            now = monotonic()
+            for connection in clients:
+                if connection.idle() and now - connection.since >= idle_grace_seconds:
+                    connection.retire()
+            left = deadline - now
         stuck = self._of_clients()
         for connection in stuck:
             connection.interrupt(gevent.GreenletExit())
@@ -263,7 +273,7 @@ class Server:
 
     def _accepted(self, sock: Any, address: Any) -> None:
         settings = self.settings
-        if len(self.connections) >= settings.connections_max:
+        if len(self.connections) - self._admins >= settings.connections_max:
             self._refuse_connection(sock, "total", "Too many connections.")
             return
         door = self.door
@@ -283,13 +293,15 @@ class Server:
                 return
             counted = self._count(peer)
         self._metrics.connections_opened.value += 1
-        connection = Connection(self, sock, address, peer)
+        connection = self._connect(self, sock, address, peer)
         connection.counted = counted
         self.connections.add(connection)
 
     def _accepted_admin(self, sock: Any, address: Any) -> None:
         if self._admins >= self.settings.admin_connections_max:
-            self._refuse_connection(sock, "admin", "Too many connections of operators.")
+            self._metrics.connections_refused.cell("admin").value += 1
+            self._responder.refuse_connection(sock, "Too many connections of operators.")
+            sock.close()
             return
         self._admins += 1
         self._metrics.connections_opened.value += 1
@@ -316,7 +328,7 @@ class Server:
         if self.settings.connections_per_address_max:
             if not self._has_room_for(peer):
                 self._metrics.connections_refused.cell("address").value += 1
-                self._responder.refuse_connection(connection.sock, _TOO_MANY)
+                self._say(connection.sock, _TOO_MANY)
                 raise Broken("limit")
             connection.counted = self._count(peer)
         connection.belongs_to(peer, address)
@@ -338,8 +350,13 @@ class Server:
 
     def _refuse_connection(self, sock: Any, limit: str, detail: str) -> None:
         self._metrics.connections_refused.cell(limit).value += 1
-        self._responder.refuse_connection(sock, detail)
+        self._say(sock, detail)
         sock.close()
+
+    def _say(self, sock: Any, detail: str) -> None:
+        """Tell a client why it may not come in; before a handshake there is no way to."""
+        if self._connect is Connection:
+            self._responder.refuse_connection(sock, detail)
 
     def forget(self, connection: Connection, reason: str) -> None:
         """A connection has ended; `reason` is a value of the metric's label."""

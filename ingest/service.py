@@ -53,7 +53,9 @@ from ingest.responder import Responder
 from ingest.server import Server
 from ingest.serving import Lasting, Serving
 from ingest.settings import Settings
+from ingest.sinks.wiring import Sinks
 from ingest.slow import SlowResponder, Stages
+from ingest.tls.listener import Tls
 from ingest.version import __version__
 from ingest.wsgi import Mounts
 
@@ -143,13 +145,15 @@ class Service:
                 metrics,
                 {"journal": self.journal.segments_removed},
             )
+        self.sinks = Sinks(settings, registry, self.journal, metrics)
         stages = Stages() if settings.slow_request_seconds else None
         responder = Responder if stages is None else SlowResponder
         self.responder = responder(settings, metrics, self.journal.id_source, access)
         self.rejected: RejectedEvents | None = None
         if any(t.options.on_reject == "keep" for t in registry.types.values()):
             directory = Path(settings.data) / "rejected"
-            self.rejected = RejectedEvents(directory, part.number, settings, metrics)
+            new_store = self.sinks.new_rejected
+            self.rejected = RejectedEvents(directory, part.number, settings, metrics, new_store)
         self.pipeline = Pipeline(settings, self.journal, self.responder, metrics, self.rejected)
         self.pool = WorkPool(
             settings.pool_size,
@@ -205,6 +209,8 @@ class Service:
             settings,
             metrics,
             self.pipeline,
+            self.journal,
+            lambda targets: self.sinks.serve(targets, self, self.pool.yield_turn),
             submit,
             spawn,
             loader.before_answers(handlers),
@@ -216,8 +222,15 @@ class Service:
         self.serving = self.build(registry, None)
         self.pipeline.cloudevents.attach(self.serving.cloudevents)
         self._keep_keys()
+        self.tls = Tls.of(settings, metrics)
         self.server = Server(
-            settings, metrics, self.pool, self.responder, self.serving.router, self._operators()
+            settings,
+            metrics,
+            self.pool,
+            self.responder,
+            self.serving.router,
+            self._operators(),
+            self.tls,
         )
         self.hub_monitor = HubMonitor(metrics)
         self.blocking_monitor = BlockingMonitor(
@@ -295,6 +308,7 @@ class Service:
     def swap(self, serving: Serving) -> None:
         """Serve these event types from the next request on."""
         self.serving = serving
+        self.sinks.follow(serving.registry, self.settings)
         if self.janitor is not None:
             self.janitor.keep_for(self._journals(serving.registry))
         self.pipeline.cloudevents.attach(serving.cloudevents)
@@ -331,9 +345,21 @@ class Service:
         return {"/metrics": {"GET": scrapes}}
 
     def _on_commit(self, exchanges: list[Any], error: IngestError | None) -> None:
+        if self.sinks.mixed:
+            exchanges = self.sinks.committed(exchanges, error)
+        if exchanges:
+            self.committed(exchanges, error)
+        self._followers.commit()
+
+    def committed(self, exchanges: list[Any], error: IngestError | None) -> None:
+        """What these brought is durable, or is not."""
         self.overload.committed(exchanges)
         self.pipeline.committed(exchanges, error)
-        self._followers.commit()
+
+    def partly(self, exchange: Any, failures: Mapping[int, IngestError]) -> None:
+        """What an exchange brought is durable in part."""
+        self.overload.committed([exchange])
+        self.pipeline.partly(exchange, failures)
 
     def _add_checks(self) -> None:
         def drain() -> str | None:
@@ -348,7 +374,9 @@ class Service:
         self.health.add("hub", {"live", "ready"}, self.hub_monitor.check)
         self.health.add("started", {"ready", "startup"}, started)
         self.health.add("registry", {"ready", "startup"}, types)
-        self.health.add("journal", {"ready"}, self.journal.healthy)
+        if self.sinks.journaled:
+            self.health.add("journal", {"ready"}, self.journal.healthy)
+        self.sinks.add_checks(self.health)
         self.health.add("draining", {"ready"}, drain)
         self.metrics.ready.set_function(
             lambda: 1 if self.health.probe("ready", False, None)[0] == 200 else 0
@@ -364,6 +392,7 @@ class Service:
             admin: the listener for operators, None where there is none.
         """
         self.journal.start()
+        self.sinks.start()
         if self.keeper is not None:
             self.keeper.start()
         if self.rejected is not None:
@@ -375,6 +404,8 @@ class Service:
         self.hub_monitor.start()
         if self.gate is not None:
             self.gate.start()
+        if self.tls is not None:
+            self.tls.start()
         # What lives as long as the process need not be looked at by every collection.
         gc.collect()
         remember_greenlets()
@@ -481,12 +512,15 @@ class Service:
         if self.keeper is not None:
             self.keeper.stop()
         self.journal.close(settings.drain_timeout_seconds)
+        self.sinks.close(settings.drain_timeout_seconds)
         if self.rejected is not None:
             self.rejected.close(settings.drain_timeout_seconds)
         self.reading.close()
         self.server.stop()
         if self.gate is not None:
             self.gate.stop()
+        if self.tls is not None:
+            self.tls.stop()
         self.hub_monitor.stop()
         self.blocking_monitor.stop()
         # Last of all: whatever these do or leave undone, no event is lost by it.

@@ -29,10 +29,12 @@ from ingest.journal.leftover import settle
 from ingest.journal.storage import Storage
 from ingest.metrics import Metrics
 from ingest.pipeline_dedupe import workers_conflict
-from ingest.registry import Registry
+from ingest.registry import Registry, RegistryError
 from ingest.server import BIND_HINTS, listen
 from ingest.service import Part, Service
 from ingest.settings import Settings
+from ingest.sinks import routing
+from ingest.sinks.kafka_settings import KafkaUnusable
 
 log = logs.get_logger(__name__)
 
@@ -185,6 +187,10 @@ def assemble(settings: Settings, metrics: Metrics, writer: logs.LogWriter, part:
     if conflict is not None:
         raise Refused(conflict, ExitCode.USAGE)
     handlers = loader.load(Path(settings.handlers), set(registry.types))
+    consumed = {name for name, handler in handlers.items() if handler.consume is not None}
+    conflicts = routing.conflicts(registry.types.values(), settings, consumed)
+    if conflicts:
+        raise RegistryError(conflicts)
     access = (
         logs.AccessLog(
             settings.access_log, settings.access_log_sample, writer, settings.access_log_format
@@ -192,7 +198,10 @@ def assemble(settings: Settings, metrics: Metrics, writer: logs.LogWriter, part:
         if settings.access_log != "off"
         else None
     )
-    service = Service(settings, registry, handlers, metrics, access, part)
+    try:
+        service = Service(settings, registry, handlers, metrics, access, part)
+    except KafkaUnusable as error:
+        raise Refused(str(error), ExitCode.USAGE) from None
     service.setup()
     return Assembled(service, registry, handlers)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ingest import routes_cloudevents
 from ingest.access.webhooks import Webhooks
+from ingest.codec import plain_depth
 from ingest.routes import Router, Target, Ways
 from ingest.routes_cloudevents import CloudEventRouter
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ingest.admission.quotas import Quotas
     from ingest.endpoints import Endpoint, Endpoints
     from ingest.handlers.loader import Handler
+    from ingest.journal import Journal
     from ingest.metrics import Metrics
     from ingest.pipeline import Pipeline
     from ingest.registry import Registry
@@ -33,7 +35,8 @@ class Lasting(NamedTuple):
     """What stays as it is when the event types change.
 
     Attributes:
-        settings, metrics, pipeline: the service's.
+        settings, metrics, pipeline, journal: the service's.
+        answer_elsewhere: gives types their sink that are answered when it has their events.
         submit: hands an exchange to the resident greenlets.
         spawn: runs an exchange in a greenlet of its own.
         before: the handlers that run before the answer, by type.
@@ -44,6 +47,8 @@ class Lasting(NamedTuple):
     settings: Settings
     metrics: Metrics
     pipeline: Pipeline
+    journal: Journal
+    answer_elsewhere: Callable[[Mapping[str, Target]], None]
     submit: Callable[[Any], None]
     spawn: Callable[..., None]
     before: Mapping[str, Handler]
@@ -76,6 +81,7 @@ class Serving:
         before: Serving | None = None,
     ) -> None:
         settings, metrics, pipeline = lasting.settings, lasting.metrics, lasting.pipeline
+        depth = plain_depth(settings.json_decoder, settings.json_depth_max, settings.duplicate_keys)
         self.registry = registry
         self.endpoints = endpoints
         self.targets = {
@@ -85,14 +91,18 @@ class Serving:
                 settings.ack,
                 settings.event_max_bytes,
                 metrics,
+                lasting.journal,
+                depth,
             )
             for name, event_type in registry.types.items()
         }
+        lasting.answer_elsewhere(self.targets)
         self.webhooks = Webhooks()
         for name, event_type in registry.types.items():
             options = event_type.options
             if options.dedupe.by != "none":
                 self.targets[name].dedupe = pipeline.deduping.serve(event_type, pipeline.coded)
+                self.targets[name].typed = None  # an event's value is looked into
             if options.webhook is not None:
                 self.targets[name].webhook = self.webhooks.serve(
                     name,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from ingest import settings_sources
+from ingest import settings_kafka, settings_sources
 from ingest.settings_sources import Problem
 from ingest.settings_values import (
     RETENTION_MAX_SECONDS,
@@ -33,8 +33,10 @@ T = TypeVar("T")
 SECTIONS: Mapping[str, str] = {
     "server": "Where it listens.",
     "access": "Who may send and read; see docs/access.md.",
+    "tls": "Certificates, and what is spoken with them; see docs/tls.md.",
     "paths": "What it reads and where it stores; relative to the working directory.",
     "durability": "When an event counts as stored, and how much may wait for that.",
+    "kafka": "Apache Kafka, for types whose sink it is; see docs/kafka.md.",
     "deduplication": "How long it is known which events came, for types with `x-ingest.dedupe`.",
     "json": "What is accepted as an event.",
     "http": "Bounds on what one request may hold.",
@@ -83,6 +85,7 @@ def _setting(
     words: Mapping[str, int] | None = None,
     pairs: bool = False,
     reloads: bool = False,
+    secret: bool = False,
 ) -> T:
     """Declare a field of `Settings`; its kind follows from its type and its name's unit."""
     declaration = {
@@ -95,6 +98,7 @@ def _setting(
         "words": words or {},
         "pairs": pairs,
         "reloads": reloads,
+        "secret": secret,
     }
     return field(default=default, metadata=declaration)
 
@@ -203,6 +207,51 @@ class Settings:
         reloads=True,
     )
 
+    # -- tls -------------------------------------------------------------------------------
+    tls_cert: str = _setting(
+        "off",
+        "tls",
+        "Certificate in PEM, followed by those between it and its CA. With one, bind speaks TLS. "
+        "It may change at any time.",
+        placeholder="off|FILE",
+    )
+    tls_key: str = _setting(
+        "off", "tls", "Its private key in PEM, without a passphrase.", placeholder="off|FILE"
+    )
+    tls_client_ca: str = _setting(
+        "off",
+        "tls",
+        "Certificates in PEM of the CAs whose clients are believed.",
+        placeholder="off|FILE",
+    )
+    tls_client_auth: Literal["off", "optional", "required"] = _setting(
+        "off",
+        "tls",
+        "Whether clients show a certificate. Whose certificate does as well as a key is said in "
+        "keys_file.",
+    )
+    tls_min_version: Literal["1.2", "1.3"] = _setting("1.2", "tls", "Oldest version spoken.")
+    tls_ciphers: str = _setting(
+        "ECDHE+AESGCM:ECDHE+CHACHA20",
+        "tls",
+        "Ciphers of TLS 1.2, as OpenSSL writes them; 1.3 has none that need be left out.",
+        placeholder="LIST",
+    )
+    tls_handshake_timeout_seconds: float = _setting(
+        10.0,
+        "tls",
+        "Time from a connection's begin to the end of its handshake.",
+        minimum=SHORTEST_TIMEOUT_SECONDS,
+    )
+    tls_handshakes_max: int = _setting(
+        1024,
+        "tls",
+        "Most handshakes under way; beyond it the connection is closed that has let us wait for "
+        "the longest.",
+        minimum=1,
+        maximum=1_000_000,
+    )
+
     # -- paths -----------------------------------------------------------------------------
     schemas: str = _setting(
         "schemas",
@@ -238,12 +287,19 @@ class Settings:
     )
 
     # -- durability ------------------------------------------------------------------------
-    ack: Literal["fsync", "write"] = _setting(
+    ack: Literal["fsync", "write", "remote"] = _setting(
         "fsync",
         "durability",
         "When an event is answered 202: fsync, when it is on the disk; write, when the kernel "
-        "has it, so that a power cut may lose the last second. A type may choose its own.",
+        "has it, so that a power cut may lose the last second; remote, when all replicas in sync "
+        "of Kafka have it. A type may choose its own.",
         reloads=True,
+    )
+    sink: Literal["journal", "kafka", "journal,kafka"] = _setting(
+        "journal",
+        "durability",
+        "Where accepted events go; a type may choose its own. With kafka and another ack than "
+        "remote, the journal has them first and they are forwarded.",
     )
     segment_max_bytes: int = _setting(
         128 << 20,
@@ -283,6 +339,71 @@ class Settings:
         "Free space below which events are answered 507, so that the disk never fills up.",
         minimum=0,
         reloads=True,
+    )
+
+    # -- kafka -----------------------------------------------------------------------------
+    kafka_brokers: str = _setting(
+        "none",
+        "kafka",
+        "Brokers to ask first for the others, such as kafka-1:9092,kafka-2:9092.",
+        placeholder="none|LIST",
+        check=settings_kafka.check_brokers,
+    )
+    kafka_topic: str = _setting(
+        "events.{type}",
+        "kafka",
+        "Topic of accepted events; {type} stands for an event's type. A type may choose its own.",
+        placeholder="TOPIC",
+        check=settings_kafka.check_topic,
+    )
+    kafka_rejected_topic: str = _setting(
+        "off",
+        "kafka",
+        "Topic of refused events of types with `on_reject: keep`, in place of data/rejected; "
+        "{type} stands for the type. Or off.",
+        placeholder="off|TOPIC",
+        check=settings_kafka.check_topic_or_off,
+    )
+    kafka_mode: Literal["binary", "structured"] = _setting(
+        "binary",
+        "kafka",
+        "How a message holds an event: binary, its data as the value and its attributes as "
+        "headers; structured, all of it as a JSON object. A type may choose its own.",
+    )
+    kafka_compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = _setting(
+        "lz4", "kafka", "Codec of the batches that go to the brokers."
+    )
+    kafka_inflight_max_bytes: int = _setting(
+        64 << 20,
+        "kafka",
+        "Most that may wait for the brokers with ack remote; beyond it requests are answered 503.",
+        minimum=1024,
+        maximum=1 << 40,
+    )
+    kafka_delivery_timeout_seconds: float = _setting(
+        30.0,
+        "kafka",
+        "How long delivery is tried with ack remote; then the request is answered 503, and the "
+        "event may be in Kafka nevertheless.",
+        minimum=1,
+        maximum=86400,
+    )
+    kafka_unready_after_seconds: float = _setting(
+        10.0,
+        "kafka",
+        "How long nothing may be delivered until /readyz says so.",
+        minimum=0.1,
+    )
+    kafka: str = _setting(
+        "none",
+        "kafka",
+        "Any property of librdkafka beside those above, such as security.protocol=ssl,"
+        "linger.ms=5; a map in the settings file, or kafka.<property> each on a line. A value "
+        "env:NAME or file:PATH says where it stands.",
+        placeholder="PROPERTY=VALUE,…",
+        check=settings_kafka.check_properties,
+        pairs=True,
+        secret=True,
     )
 
     # -- deduplication ---------------------------------------------------------------------
@@ -916,6 +1037,7 @@ class Settings:
                     "proxy_protocol", self.origins.get("proxy_protocol", "proxy_protocol"), message
                 )
             )
+        problems += self._tls_disagreements()
         if self.worker_restart_min_seconds > self.worker_restart_max_seconds:
             name = "worker_restart_min_seconds"
             if name not in self.origins:
@@ -930,6 +1052,22 @@ class Settings:
             message = "buffered_max_bytes must be at least four times request_body_max_bytes"
             problems.append(Problem(name, self.origins.get(name, name), message))
         return problems
+
+    def _tls_disagreements(self) -> list[Problem]:
+        certificate, key = self.tls_cert != "off", self.tls_key != "off"
+        ca, clients = self.tls_client_ca != "off", self.tls_client_auth != "off"
+        wrong = (
+            (certificate and not key, "tls_cert", "tls_cert needs tls_key"),
+            (key and not certificate, "tls_key", "tls_key needs tls_cert"),
+            (clients and not ca, "tls_client_auth", "tls_client_auth needs tls_client_ca"),
+            (ca and not clients, "tls_client_ca", "tls_client_ca needs tls_client_auth"),
+            (clients and not certificate, "tls_client_auth", "tls_client_auth needs tls_cert"),
+        )
+        return [
+            Problem(name, self.origins.get(name, name), text)
+            for is_so, name, text in wrong
+            if is_so
+        ]
 
 
 #: Reads the settings of this process anew: they, and what is wrong with them.

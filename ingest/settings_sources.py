@@ -25,6 +25,9 @@ _KUBERNETES = re.compile(
     r"INGEST_(\w+_)?("
     r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
+#: What has a backslash before it in the value of a pair.
+_ENDS = re.compile(r"[,\\]")
+_BACKSLASH = r"\\\g<0>"
 _KUBERNETES_PORT = re.compile(r"INGEST_(\w+_)?PORT")
 _KUBERNETES_PORT_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
@@ -101,7 +104,9 @@ def resolve(
             try:
                 values[name] = declared[name].parse(origin.text)
             except ValueError as error:
-                message = f"{name} {error}, not {echo(origin.text)}"
+                message = f"{name} {error}"
+                if not declared[name].secret:
+                    message += f", not {echo(origin.text)}"
                 problems.append(Problem(name, origin.source, message))
             else:
                 origins[name] = origin.source
@@ -142,7 +147,17 @@ def _from_file(
     found: dict[str, Origin] = {}
     for line, key, value in _entries(text, file_name, problems):
         source = f"{file_name}:{line}"
-        if key not in declared:
+        whole, dot, part = key.partition(".")
+        if dot and value is not None and whole in declared and declared[whole].pairs:
+            # `kafka.linger.ms: 5` is one entry of the map `kafka`.
+            entry = Entry(_pair(part, value.text), pairs=True)
+            if value.pairs:
+                problems.append(Problem(key, source, f"{key} must be one plain value"))
+            elif whole in found:
+                found[whole] = Origin(found[whole].source, f"{found[whole].text},{entry.text}")
+            else:
+                found[whole] = Origin(source, entry.text)
+        elif key not in declared:
             message = f"{echo(key)} is no setting{suggest(key, declared)}"
             problems.append(Problem(key, source, message))
         elif key == "config":
@@ -196,7 +211,13 @@ def _entry(node: yaml.Node) -> Entry | None:
         return None
     if not all(_is_text(key) and _is_text(value) for key, value in node.value):
         return None
-    return Entry(",".join(f"{key.value}={value.value}" for key, value in node.value), pairs=True)
+    pairs = (_pair(key.value, value.value) for key, value in node.value)
+    return Entry(",".join(pairs), pairs=True)
+
+
+def _pair(name: str, value: str) -> str:
+    r"""A pair of a map as it stands in a text of pairs: what would end it has a backslash."""
+    return f"{name}={_ENDS.sub(_BACKSLASH, value)}"
 
 
 def _is_text(node: yaml.Node) -> bool:

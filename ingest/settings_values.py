@@ -74,6 +74,7 @@ class Setting:
         words: words that stand for a number, below `minimum` so that they are told apart.
         pairs: a text of the form `a=b,c=d`, which is a map in the settings file.
         reloads: a running process takes a new value at a reload (SIGHUP).
+        secret: it may hold secrets, so no message repeats it.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Setting:
     words: Mapping[str, int] = field(default_factory=dict)
     pairs: bool = False
     reloads: bool = False
+    secret: bool = False
 
     @property
     def flag(self) -> str:

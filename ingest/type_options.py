@@ -9,7 +9,7 @@ PURE: no files, no validation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,6 +57,43 @@ _DEDUPE_OBJECT: Mapping[str, Any] = {
     },
 }
 
+#: A sink by its name, or Kafka with what this type has otherwise than the settings.
+_SINK_OBJECT: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["kafka"],
+    "properties": {
+        "kafka": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "topic": {
+                    "description": "Topic; `{type}` stands for the type.",
+                    "type": "string",
+                    "pattern": r"^(?!\.{1,2}$)([a-zA-Z0-9._-]|\{type\}){1,249}$",
+                },
+                "key": {
+                    "description": "Key of the message: the CloudEvents attribute `subject`, or "
+                    "what stands at a JSON Pointer (RFC 6901). Events with the same key keep "
+                    "their order.",
+                    "type": "string",
+                    "maxLength": 512,
+                    "pattern": "^(subject|(/([^~/]|~[01])*)+)$",
+                },
+                "mode": {
+                    "description": "How a message holds an event.",
+                    "enum": ["binary", "structured"],
+                },
+            },
+        }
+    },
+}
+_SINK: Mapping[str, Any] = {
+    "if": {"type": "string"},
+    "then": {"enum": ["journal", "kafka"]},
+    "else": _SINK_OBJECT,
+}
+
 #: For the options that name a feature: only what is served can be asked for, so that an
 #: option that would do nothing is refused instead of accepted in silence.
 TYPE_OPTIONS_SCHEMA: Mapping[str, Any] = {
@@ -78,8 +115,9 @@ TYPE_OPTIONS_SCHEMA: Mapping[str, Any] = {
             },
         },
         "ack": {
-            "description": "When an event is answered: after fdatasync or after write.",
-            "enum": ["fsync", "write"],
+            "description": "When an event is answered: after fdatasync, after write, or when "
+            "Kafka has it.",
+            "enum": ["fsync", "write", "remote"],
         },
         "on_reject": {
             "description": "Refused events: `keep` puts them in the rejected journal.",
@@ -123,8 +161,10 @@ TYPE_OPTIONS_SCHEMA: Mapping[str, Any] = {
             "pattern": "^(default|forever|[1-9][0-9]{0,4}[smhd])$",
         },
         "sink": {
-            "description": "Where accepted events go.",
-            "enum": ["journal"],
+            "description": "Where accepted events go; docs/kafka.md.",
+            "if": {"type": "array"},
+            "then": {"minItems": 1, "maxItems": 2, "uniqueItems": True, "items": _SINK},
+            "else": _SINK,
         },
         "max_event_bytes": {
             "description": "Largest event of this type, as sent; beyond it 413.",
@@ -192,6 +232,35 @@ class Webhook(NamedTuple):
         )
 
 
+class Sink(NamedTuple):
+    """Where accepted events of a type go.
+
+    Attributes:
+        journal, kafka: whether they go there.
+        topic, key, mode: of messages; None leaves topic and mode to the setting, and a message
+            without a key.
+    """
+
+    journal: bool = True
+    kafka: bool = False
+    topic: str | None = None
+    key: str | None = None
+    mode: str | None = None
+
+    @classmethod
+    def of(cls, given: str | Mapping[str, Any] | Sequence[Any]) -> Sink:
+        """From what a schema says, which has been checked."""
+        journal = kafka = False
+        options: Mapping[str, Any] = {}
+        for sink in [given] if isinstance(given, str | Mapping) else given:
+            if sink == "journal":
+                journal = True
+            else:
+                kafka = True
+                options = sink["kafka"] if isinstance(sink, Mapping) else options
+        return cls(journal, kafka, options.get("topic"), options.get("key"), options.get("mode"))
+
+
 class Route(NamedTuple):
     """A call that posts one event of a type.
 
@@ -218,11 +287,11 @@ class TypeOptions:
 
     Attributes:
         routes: further calls that post one event.
-        ack: `fsync` or `write`; None leaves it to the setting.
+        ack: `fsync`, `write` or `remote`; None leaves it to the setting.
         on_reject: what becomes of a refused event.
         dedupe: how a repeated event is told.
         retention: how long events are kept; see `retention_seconds`.
-        sink: where accepted events go.
+        sink: where accepted events go; None leaves it to the setting.
         max_event_bytes: size limit of one event in bytes; None leaves it to the setting.
         webhook: how its events are signed; None where they are not.
     """
@@ -232,7 +301,7 @@ class TypeOptions:
     on_reject: str = "drop"
     dedupe: Dedupe = Dedupe()
     retention: str = "default"
-    sink: str = "journal"
+    sink: Sink | None = None
     max_event_bytes: int | None = None
     webhook: Webhook | None = None
 
@@ -252,6 +321,8 @@ class TypeOptions:
         routes = tuple(Route(*route.split(" ", 1)) for route in given.pop("routes", ()))
         if "dedupe" in given:
             given["dedupe"] = Dedupe.of(given["dedupe"])
+        if "sink" in given:
+            given["sink"] = Sink.of(given["sink"])
         if "webhook" in given:
             given["webhook"] = Webhook.of(given["webhook"])
         return cls(routes=routes, **given)

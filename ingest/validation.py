@@ -28,6 +28,7 @@ from ingest.validation_dialects import (
     FormatChecker,
     bounded,
 )
+from ingest.validation_typed import typed
 
 #: What one explanation may take: some 20 ms, about 600 metrics of the shipped type.
 EXPLAIN_STEPS = 10_000
@@ -85,10 +86,11 @@ class Validator:
         is_valid: the verdict on a decoded value. The compiled schema's own method, so that
             asking costs one call. Raises ValueError for what no decoder returns (lone
             surrogates, types that JSON does not have).
+        typed: says yes to the bytes of most good events; None where the schema is no type.
         warning: what the operator should know of how it was compiled, or `""`.
     """
 
-    __slots__ = ("_dialect", "_native", "_reference", "is_valid", "warning")
+    __slots__ = ("_dialect", "_native", "_reference", "is_valid", "typed", "warning")
 
     is_valid: Callable[[Any], bool]
 
@@ -104,6 +106,7 @@ class Validator:
             self.is_valid = self._native.is_valid
         else:
             self.is_valid = self.reference_is_valid
+        self.typed = typed(schema, dialect.name)
 
     def reference_is_valid(self, value: Any) -> bool:
         """jsonschema's verdict: to compare, and where the native validator has none."""

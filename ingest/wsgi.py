@@ -216,7 +216,7 @@ class _Call:
         )
         environ |= {
             "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
+            "wsgi.url_scheme": "https" if connection.peer.tls else "http",
             "wsgi.input": input_stream(self._channel.read),
             "wsgi.input_terminated": True,
             "wsgi.errors": self._errors,

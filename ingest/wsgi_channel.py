@@ -236,7 +236,7 @@ class Channel:
         self._end_to_send()
 
     def send_file(self, head: bytes, file: OwnFile, start: int, length: int) -> None:
-        """Send a head and a part of a file, without its bytes coming here.
+        """Send a head and a part of a file, from the page cache.
 
         Raises:
             Gone: the client does not take it any more.
@@ -245,7 +245,7 @@ class Channel:
         """
         self.send(head, socket.MSG_MORE if length else 0)
         self._begin_to_send()
-        target, end = self._sock.fileno(), start + length
+        end = start + length
         while start < end:
             stop = min(end, start + CHUNK_BYTES)
             self._connection.stalled_since = 0.0
@@ -253,7 +253,7 @@ class Channel:
             while start < stop:
                 self._check()
                 try:
-                    count = os.sendfile(target, file.descriptor, start, stop - start)
+                    count = self._connection.send_file(file.descriptor, start, stop - start)
                 except BlockingIOError:
                     self._wait_for_room()
                     continue

@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 #: What has a make target of its own.
-APART = {"bench", "long", "manifests", "production", "services", "slow"}
+APART = {"bench", "kafka", "long", "manifests", "production", "services", "slow"}
 JOBS_MAX = 4
 #: pytest's exit code when it was to run nothing, as with a `-k` that fits no test of a part.
 NOTHING_TO_RUN = 5

@@ -14,6 +14,7 @@ import pytest  # noqa: E402
 from gevent.hub import get_hub  # noqa: E402
 from hypothesis import settings as hypothesis_settings  # noqa: E402
 
+from tests.support.certificates import EncryptedGateway, Serve  # noqa: E402
 from tests.support.gateway import Gateway  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,21 @@ def new_gateway(tmp_path: Path) -> Iterator[type[Gateway]]:
         return running
 
     yield make  # type: ignore[misc]
+    for running in made:
+        running.stop()
+
+
+@pytest.fixture
+def new_encrypted(tmp_path: Path) -> Iterator[Serve]:
+    """Make gateways that speak TLS; all are stopped at its end."""
+    made: list[EncryptedGateway] = []
+
+    def make(*flags: str, **keywords) -> EncryptedGateway:  # type: ignore[no-untyped-def]
+        made.append(EncryptedGateway(tmp_path, *flags, **keywords))
+        made[-1].start()
+        return made[-1]
+
+    yield make
     for running in made:
         running.stop()
 

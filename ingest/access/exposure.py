@@ -22,7 +22,7 @@ def exposed(host: str, settings: Settings) -> str | None:
     Returns:
         a sentence; None where there is nothing to warn of.
     """
-    certified = getattr(settings, "tls_client_auth", "off") == "required"
+    certified = settings.tls_client_auth == "required"
     if settings.keys_file != "off" or settings.allow_addresses != "any" or certified:
         return None
     try:

@@ -10,7 +10,6 @@ Source: RFC 6750 sections 2.1 and 3 (Bearer), RFC 7617 (Basic), RFC 9110 section
 
 from __future__ import annotations
 
-import os
 import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from ingest.http.head import Head
 from ingest.logs import get_logger
 from ingest.metrics import Metrics
 from ingest.peer import NOBODY_KNOWN, Peer
+from ingest.stamps import stamp
 
 log = get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Gate:
         self._path = path
         self._metrics = metrics
         self._changed = changed
-        self._stamp = _stamp(path)
+        self._stamp = stamp(path)
         self._keys = keys_file.load(path)
         self._changes_at = self._keys.changes_at(time.time())
         self._watcher: gevent.Greenlet | None = None
@@ -111,9 +111,13 @@ class Gate:
 
     def _who(self, headers: Mapping[str, str], peer: Peer) -> Principal:
         if peer.subject is not None and not _brings_key(headers):
-            client = self._keys.client(peer.subject)
+            client = self._keys.client(peer.subject, *peer.alternatives)
             if client is not None:
                 return client
+            if self._keys.has_clients:
+                raise self._forbidden(
+                    "client", f"The certificate's subject {peer.subject[:256]!r} is not known here."
+                )
         token = self._token(headers)
         try:
             return self._keys.find(token, time.time())
@@ -192,11 +196,11 @@ class Gate:
         Raises:
             KeysError: the file cannot be used.
         """
-        stamp = _stamp(self._path)
+        found = stamp(self._path)
         try:
-            return Read(keys_file.load(self._path), stamp)
+            return Read(keys_file.load(self._path), found)
         except KeysError as error:
-            self._stamp = stamp  # said once for each state of the file
+            self._stamp = found  # said once for each state of the file
             self._metrics.keys_reloads.cell("failed").value += 1
             log.error("keys.reload_failed", file=str(self._path), problems=error.problems)
             raise
@@ -215,7 +219,7 @@ class Gate:
     def _watch(self) -> None:
         while True:
             gevent.sleep(LOOK_SECONDS)
-            if _stamp(self._path) != self._stamp:
+            if stamp(self._path) != self._stamp:
                 self.reload()
             elif self._changes_at is not None and time.time() >= self._changes_at:
                 self._decide_anew()
@@ -223,12 +227,3 @@ class Gate:
 
 def _brings_key(headers: Mapping[str, str]) -> bool:
     return "authorization" in headers or "x-api-key" in headers
-
-
-def _stamp(path: Path) -> tuple[int, int, int, int] | None:
-    """What tells one state of a file from another."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode

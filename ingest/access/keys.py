@@ -197,13 +197,19 @@ class Keys:
             document["clients"] = self._clients
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
-    def client(self, subject: str) -> Principal | None:
-        """Who has a certificate of this subject; None for nobody who may come in.
+    @property
+    def has_clients(self) -> bool:
+        """Whether certificates do for anybody."""
+        return bool(self._clients)
+
+    def client(self, *names: str) -> Principal | None:
+        """Who has a certificate with these names; None for nobody who may come in.
 
         Args:
-            subject: as RFC 4514 writes it; compared as a whole, byte by byte.
+            names: its subject, as RFC 4514 writes it, then `URI:…`, `DNS:…` and `email:…`;
+                compared as a whole, byte by byte. The first one that is known counts.
         """
-        return self._by_subject.get(subject)
+        return next((self._by_subject[name] for name in names if name in self._by_subject), None)
 
     def entries(self) -> list[Mapping[str, Any]]:
         """What there is to say of each key; no secret is in it."""

@@ -189,10 +189,10 @@ class Overload:
         """Requests in flight, without those that a handler works on."""
         return self._pool.in_use - self._pool.spawned_count
 
-    def admits(self, connection: Any, plan: Any) -> bool | None:
+    def admits(self, connection: Any, head: Any, plan: Any) -> bool | None:
         """Whether a request is let in; None: it may stand in line for a slot."""
         self._asked += 1
-        within = self.shares.ask(_party(connection, plan))
+        within = self.shares.ask(party(connection, head, plan))
         pool, limit = self._pool, self.control.limit
         if not self.short:
             return True if pool.in_use < pool.size else None
@@ -205,9 +205,9 @@ class Overload:
         (self._delayed if within or self.shares.parties < 2 else self._unfair).value += 1
         return False
 
-    def take(self, connection: Any, plan: Any) -> bytes | None:
+    def take(self, connection: Any, head: Any, plan: Any) -> bytes | None:
         """The answer to a request that came whole and is not let in; None for one that is."""
-        if self.admits(connection, plan):
+        if self.admits(connection, head, plan):
             return None
         data = self._refusals.bytes(self._prepared, connection.since)
         self._refusals.count(plan, self._prepared, len(data))
@@ -260,7 +260,8 @@ class Overload:
         return yielding
 
 
-def _party(connection: Any, plan: Any) -> Hashable:
-    """Whose share it is: a key's, or an address's where there are no keys."""
+def party(connection: Any, head: Any, plan: Any) -> Hashable:
+    """Whose share it is: a key's, or where there are no keys that of the client's address,
+    which behind a trusted proxy stands in the head."""
     name = plan.principal.name
-    return name if name != NOBODY else connection.address[0]
+    return name if name != NOBODY else connection.peer.client(head.headers)

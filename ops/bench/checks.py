@@ -6,7 +6,9 @@ import http.client
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 if sys.version_info >= (3, 14):
@@ -70,11 +72,13 @@ def bad_bodies() -> dict[str, bytes]:
     }
 
 
-def post(port: int, body: bytes, path: str = PATH) -> int:
+def post(
+    port: int, body: bytes, path: str = PATH, headers: Mapping[str, str] = MappingProxyType({})
+) -> int:
     """POST a body on a connection of its own; returns the status."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        connection.request("POST", path, body, {"Content-Type": "application/json", **headers})
         answer = connection.getresponse()
         answer.read()
         return answer.status
@@ -83,7 +87,11 @@ def post(port: int, body: bytes, path: str = PATH) -> int:
 
 
 def wait_until_serving(
-    process: ServerProcess, port: int, body: bytes = BODY, path: str = PATH
+    process: ServerProcess,
+    port: int,
+    body: bytes = BODY,
+    path: str = PATH,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Wait until the good body is answered 202.
 
@@ -95,7 +103,7 @@ def wait_until_serving(
     while time.monotonic() < deadline:
         process.check_alive()
         try:
-            status = post(port, body, path)
+            status = post(port, body, path, headers)
         except OSError as error:
             last = str(error)
         else:

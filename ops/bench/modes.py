@@ -35,6 +35,7 @@ MODES = {
     "crowd": "crowd",
     "flame": "flame",
     "overload": "overload",
+    "fairness": "fairness",
 }
 #: Where server and client share the cores.
 ON_BOTH_CORES = ("workers", "crowd")

@@ -119,6 +119,7 @@ def run(
     seconds: float,
     warm_seconds: float = WARM_SECONDS,
     cpu: int | None = None,
+    nice: int = 0,
 ) -> Latency:
     """Run the generator against a server of 127.0.0.1.
 
@@ -130,12 +131,14 @@ def run(
         seconds: how long requests are counted.
         warm_seconds: how long they are sent before that.
         cpu: the generator's core, None for any.
+        nice: how far it steps back for another one on the same core.
 
     Raises:
         install.Unavailable: the generator cannot be compiled.
         GeneratorFailed: it cannot connect, or what answers is not HTTP.
     """
-    pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
+    pinned = ["nice", "-n", str(nice)] if nice else []
+    pinned += [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
     numbers = [port, connections, rate, warm_seconds, seconds]
     done = subprocess.run(
         [*pinned, install.compiled(SOURCE), *map(str, numbers), str(request_file)],

@@ -5,7 +5,8 @@ sends 0.8 of it, twice as much, and 0.8 of it again, while somebody watches /met
 is told that a request must not wait longer than QUEUE_DELAY: that is less than so many
 connections would wait if nobody were refused, and more than they wait below the limit.
 
-Two loads: single events, of which a refusal costs a good part of one, and batches.
+Three loads: events for a handler that waits, batches, and single events without a handler, of
+which a refusal costs more than half of an accepted one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ops.bench import install, openloop
 from ops.bench.checks import BODY, PATH
 from ops.bench.client import request_bytes
 from ops.bench.process import ServerFailed
-from ops.bench.servers import Launch, ours
+from ops.bench.servers import PEERS, Launch, ours
 from ops.bench.stage import Document, Serving, Stage, serving
 from ops.bench.tables import figure, table
 
@@ -46,14 +47,24 @@ class Kind(NamedTuple):
         title: its name in the table.
         events: how many a request holds.
         queue_delay: the server's `queue_delay_max_seconds`.
+        flags: more of the server's.
+        closed: connections of the closed loop that finds the rate; as many as are served at once.
     """
 
     title: str
     events: int
     queue_delay: str
+    flags: tuple[str, ...] = ()
+    closed: int = CLOSED
 
 
-KINDS = (Kind("single events", 1, "0.02s"), Kind("batches of 100", 100, "0.1s"))
+#: The handler takes 20 ms.
+HANDLERS = str(PEERS / "handlers")
+KINDS = (
+    Kind("a handler that waits", 1, "0.02s", ("--handlers", HANDLERS, "--pool-size", "200"), 200),
+    Kind("batches of 100", 100, "0.1s"),
+    Kind("single events", 1, "0.02s"),
+)
 
 
 def steps(stage: Stage) -> int:
@@ -66,7 +77,7 @@ def measure(stage: Stage) -> Document:
     rounds = []
     for number in range(stage.rounds):
         for kind in KINDS:
-            spec = ours("fsync", "--queue-delay-max", kind.queue_delay, "--access-log", "errors")
+            spec = ours("fsync", "--queue-delay-max", kind.queue_delay, *kind.flags)
             with serving(spec, stage.cores.server, stage.schemas) as where:
                 rounds.append({"round": number, **_visit(stage, number, kind, where)})
     found: Document = {"rounds": rounds, "remarks": _remarks(rounds)}
@@ -97,7 +108,7 @@ def _visit(stage: Stage, number: int, kind: Kind, where: Serving) -> dict[str, A
 
     stage.progress.step(f"{text}, the rate that can be kept")
     # More than can be done over few connections is a closed loop: each waits for its answer.
-    most = run(200_000.0 / kind.events, max(1.0, stage.seconds / 2), 0.5, CLOSED)
+    most = run(200_000.0 / kind.events, max(1.0, stage.seconds / 2), 0.5, kind.closed)
     kept = most.achieved
     # What is due and not sent in time counts, so the rate is found by answers alone.
     stage.progress.note(f"{kept:,.0f}/s")

@@ -1,6 +1,6 @@
 """Writes measured figures into pages, between markers; nobody types a number.
 
-    python -m ops.bench.page            # docs/performance.md and README.md, from results/*.json
+    python -m ops.bench.page            # PAGES, from results/*.json
 
 A page says where: `<!-- measured: NAME -->` … `<!-- end -->`, with a NAME out of BLOCKS. What
 stands between is replaced. What has no result yet says how to get it. The harness does this
@@ -16,7 +16,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ops.bench import aims, batches, crowd, curves, decoders, durability, flame, openloop, workers
+from ops.bench import (
+    aims,
+    batches,
+    crowd,
+    curves,
+    decoders,
+    durability,
+    fairness,
+    flame,
+    openloop,
+    overload,
+    workers,
+)
 from ops.bench.aims import results_of
 from ops.bench.ladder import Rung
 from ops.bench.report import ladder_table, markdown_table, rows
@@ -26,7 +38,7 @@ from ops.bench.wrk import LOADS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BASELINE = ROOT / "ops" / "guard" / "baseline.json"
-PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md")
+PAGES = tuple(ROOT / name for name in ("docs/performance.md", "docs/overload.md", "README.md"))
 _BLOCK = re.compile(r"(<!-- measured: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Document = Mapping[str, Any]
 
@@ -159,6 +171,8 @@ BLOCKS: Mapping[str, Callable[[Found], str]] = {
     "crowd": _mode("crowd", crowd),
     "flame": _mode("flame", flame, "flame.svg", "flame graph of the event loop"),
     "guard": guard,
+    "overload": _mode("overload", overload),
+    "fairness": _mode("fairness", fairness),
 }
 
 

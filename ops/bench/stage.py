@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ops.bench import checks, install, machine
@@ -77,6 +78,7 @@ def serving(
     *,
     body: bytes = checks.BODY,
     path: str = checks.PATH,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Serving]:
     """A server that answers 202, stopped at the end with all it has written.
 
@@ -86,6 +88,7 @@ def serving(
         schemas: directory of the schemas.
         body: what it must accept before it counts as serving.
         path: where that is posted.
+        headers: further fields of it.
 
     Raises:
         ServerFailed: it does not serve.
@@ -101,7 +104,7 @@ def serving(
             directory=ROOT,
         )
         try:
-            checks.wait_until_serving(process, launch.port, body, path)
+            checks.wait_until_serving(process, launch.port, body, path, headers)
             yield Serving(process, launch)
         finally:
             process.stop()

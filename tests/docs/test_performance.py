@@ -5,7 +5,7 @@ import re
 from ops.bench.modes import MODES
 from ops.bench.page import BLOCKS, PAGES, RESULTS, render
 
-PAGE = PAGES[0]
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
 
 
 def test_the_pages_show_the_results_that_are_there() -> None:
@@ -15,11 +15,10 @@ def test_the_pages_show_the_results_that_are_there() -> None:
 
 
 def test_every_kind_of_result_has_its_place() -> None:
-    shown = set(re.findall(r"<!-- measured: (\S+) -->", PAGE.read_text(encoding="utf-8")))
-    assert shown == set(BLOCKS) - {"summary"}
+    shown = re.findall(r"<!-- measured: (\S+) -->", TEXT)
+    assert sorted(shown) == sorted(BLOCKS)
 
 
 def test_every_mode_says_how_to_run_it() -> None:
-    text = PAGE.read_text(encoding="utf-8")
     for mode in MODES:
-        assert f"make bench BENCH=--{mode}" in text
+        assert re.search(f"make bench BENCH='?--{mode}", TEXT)

@@ -1,8 +1,16 @@
 """When load is shed, who is refused, and what he is told; with whiles of the test's own."""
 
+from types import SimpleNamespace
+
+import pytest
+
+from ingest.access.addresses import Forwards, Networks
+from ingest.access.principal import ANONYMOUS, Principal
 from ingest.admission.control import Control, State
 from ingest.admission.drain import WAIT_MAX_SECONDS, Drain
 from ingest.admission.fairness import PARTIES_MAX, Shares, fair_share
+from ingest.admission.overload import party
+from ingest.peer import Peer
 
 
 def looked(control: Control, waited: float | None, times: int, **counts: int) -> State:
@@ -113,3 +121,20 @@ def test_a_service_that_stands_still_says_the_most_there_is() -> None:
     for tick in range(1, 100):
         drain.look(tick / 10, 0, busy=True)
     assert drain.seconds(1) == WAIT_MAX_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("principal", "proxied", "whose"),
+    [
+        (Principal("shop"), True, "shop"),
+        (ANONYMOUS, False, "10.0.0.1"),
+        (ANONYMOUS, True, "203.0.113.7"),
+    ],
+)
+def test_a_share_is_a_keys_or_an_addresss_and_a_trusted_proxy_says_whose(
+    principal: Principal, proxied: bool, whose: str
+) -> None:
+    forwards = Forwards(Networks.parse("10.0.0.0/8"), "x-forwarded-for") if proxied else None
+    connection = SimpleNamespace(peer=Peer("10.0.0.1", 4711, forwards))
+    head = SimpleNamespace(headers={"x-forwarded-for": "203.0.113.7"})
+    assert party(connection, head, SimpleNamespace(principal=principal)) == whose

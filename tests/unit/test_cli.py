@@ -110,7 +110,7 @@ def test_help_names_every_flag_variable_command_and_exit_code(
     text = " ".join(capsys.readouterr().out.split())
     for setting in SETTINGS:
         assert f"{setting.flag} {setting.metavar}" in text
-        assert f"{setting.env})" in text
+        assert f"{setting.env}{'; reloads' if setting.reloads else ''})" in text
     for code in ExitCode:
         assert f"{code:d} {code.name} {EXIT_MEANINGS[code]}" in text
     for command in ("serve", "check", "journal"):
@@ -152,7 +152,7 @@ def test_settings_that_cannot_be_used_are_listed_on_stderr_with_exit_code_2(
     assert captured.err.splitlines() == [
         "ingest: the settings cannot be used:",
         "  INGEST_BNID: INGEST_BNID names no setting; did you mean INGEST_BIND?",
-        "  ingest.yaml:2: ack must be fsync or write, not 'maybe'",
+        "  ingest.yaml:2: ack must be fsync or write or remote, not 'maybe'",
         "  --backlog: backlog must be at least 1, not '0'",
     ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingest.registry import FILE_MAX_BYTES, Registry, RegistryError, version_key
-from ingest.type_options import Route, TypeOptions
+from ingest.type_options import Route, Sink, TypeOptions
 
 OK: dict[str, Any] = {"type": "object"}
 TEXT: dict[str, Any] = {"type": "string"}
@@ -363,9 +363,28 @@ def test_options_are_read_from_the_schema(tmp_path: Path) -> None:
         routes=(Route("POST", "/metrics"), Route("PUT", "/legacy/metrics/")),
         ack="write",
         retention="forever",
+        sink=Sink(journal=True, kafka=False),
         max_event_bytes=100,
     )
     assert str(read.routes[0]) == "POST /metrics"
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("kafka", Sink(False, True)),
+        (["kafka", "journal"], Sink(True, True)),
+        ({"kafka": {"key": "/user/id"}}, Sink(False, True, None, "/user/id")),
+        (
+            ["journal", {"kafka": {"topic": "t.{type}", "key": "subject", "mode": "structured"}}],
+            Sink(True, True, "t.{type}", "subject", "structured"),
+        ),
+    ],
+)
+def test_a_sink_is_a_name_or_kafka_with_what_is_otherwise_or_both(
+    tmp_path: Path, given: Any, read: Sink
+) -> None:
+    assert load(tmp_path, {"a.json": {"x-ingest": {"sink": given}}}).types["a"].options.sink == read
 
 
 @pytest.mark.parametrize(
@@ -373,8 +392,17 @@ def test_options_are_read_from_the_schema(tmp_path: Path) -> None:
     [
         ([], ""),
         ({"acks": "fsync"}, ""),
-        ({"ack": "remote"}, "/ack"),
-        ({"sink": "kafka"}, "/sink"),
+        ({"ack": "all"}, "/ack"),
+        ({"sink": "redis"}, "/sink"),
+        ({"sink": []}, "/sink"),
+        ({"sink": ["kafka", "kafka"]}, "/sink"),
+        ({"sink": ["journal", "redis"]}, "/sink/1"),
+        ({"sink": {"kafka": {}, "redis": {}}}, "/sink"),
+        ({"sink": {"kafka": {"topics": "a"}}}, "/sink/kafka"),
+        ({"sink": {"kafka": {"topic": "a b"}}}, "/sink/kafka/topic"),
+        ({"sink": {"kafka": {"topic": ".."}}}, "/sink/kafka/topic"),
+        ({"sink": {"kafka": {"key": "id"}}}, "/sink/kafka/key"),
+        ({"sink": {"kafka": {"mode": "text"}}}, "/sink/kafka/mode"),
         ({"max_event_bytes": 0}, "/max_event_bytes"),
         ({"max_event_bytes": "1MiB"}, "/max_event_bytes"),
         ({"routes": "POST /a"}, "/routes"),

@@ -97,14 +97,14 @@ def test_all_problems_of_all_sources_are_reported_at_once() -> None:
         "ingest.yaml:3: 'bnid' is no setting; did you mean bind?",
         "INGEST_WORKRS: INGEST_WORKRS names no setting; did you mean INGEST_WORKERS?",
         "ingest.yaml:1: backlog must be a whole number, not 'many'",
-        "INGEST_ACK: ack must be fsync or write, not 'no'",
+        "INGEST_ACK: ack must be fsync or write or remote, not 'no'",
         "--data: data must not be empty; leave it out to get the default, not ''",
     ]
 
 
 def test_a_wrong_value_is_reported_even_where_a_flag_hides_it() -> None:
     assert problems("ack: no", ack="write") == [
-        "ingest.yaml:1: ack must be fsync or write, not 'no'"
+        "ingest.yaml:1: ack must be fsync or write or remote, not 'no'"
     ]
 
 

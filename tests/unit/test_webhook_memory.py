@@ -105,11 +105,15 @@ def test_a_certificate_of_the_right_subject_does_for_a_key(tmp_path: Path) -> No
     with pytest.raises(IngestError, match="'visit'"):
         judge.sender(bare, "visit", peer)
     wrong: Any = SimpleNamespace(headers={"x-api-key": "ing_x"}, path="/")
-    for head, subject in ((bare, f"{SUBJECT},C=X"), (bare, None), (wrong, SUBJECT)):
+    for head, subject, code in (
+        (bare, f"{SUBJECT},C=X", "forbidden"),
+        (bare, None, "unauthorized"),
+        (wrong, SUBJECT, "unauthorized"),
+    ):
         peer.subject = subject
         with pytest.raises(IngestError) as refused:
             judge.sender(head, "order", peer)
-        assert refused.value.code == "unauthorized"
+        assert refused.value.code == code
 
 
 def test_clients_stay_when_keys_change_and_are_told_apart(tmp_path: Path) -> None:

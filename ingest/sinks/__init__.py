@@ -1,0 +1,1 @@
+"""Where accepted events go beside the journal; see docs/kafka.md."""

@@ -1,0 +1,137 @@
+"""What a worker has for Kafka: made where a type or a setting asks for it, started, ended.
+
+This module must not know HTTP, nor how an event is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ingest.errors import IngestError
+from ingest.metrics import Metrics
+from ingest.registry import Registry
+from ingest.settings import Settings
+from ingest.sinks.kafka_producer import KafkaProducer, Reports
+from ingest.sinks.kafka_settings import KafkaSettings
+from ingest.sinks.rejected_topic import RejectedTopic, Told
+from ingest.sinks.remote import Answers, Remote, Waiting
+from ingest.sinks.routing import routes_of
+
+if TYPE_CHECKING:
+    from ingest.health import Health
+    from ingest.journal import Journal
+
+
+class Sinks:
+    """The sinks beside the journal.
+
+    Args:
+        settings: of the gateway.
+        registry: the types.
+        journal: has the events of some types, too.
+        metrics: the worker's.
+
+    Attributes:
+        routes: where the events of each type go.
+        remote: answers events when Kafka has them; None where no type wants that.
+        mixed: whether the journal's commits are part of what some of them wait for.
+
+    Raises:
+        KafkaUnusable: librdkafka does not take the settings, or is not there.
+    """
+
+    def __init__(
+        self, settings: Settings, registry: Registry, journal: Journal, metrics: Metrics
+    ) -> None:
+        self.routes = routes_of(registry.types.values(), settings)
+        self._settings = KafkaSettings.of(settings)
+        self._metrics = metrics
+        self.remote: Remote | None = None
+        remote = [route for route in self.routes.values() if route.remote]
+        #: makes what takes refused events; None where they stay here
+        self.new_rejected: Callable[[Told], RejectedTopic] | None = None
+        if any(route.rejected_topic is not None for route in self.routes.values()):
+            self.new_rejected = partial(
+                RejectedTopic,
+                self._settings,
+                settings.rejected_pending_max_bytes,
+                self.routes,
+                metrics,
+            )
+        if remote:
+            self.remote = Remote(remote, self._new_producer, journal)
+        # A batch of CloudEvents may hold events for the journal beside those for Kafka.
+        self.mixed = bool(remote) and any(route.journaled for route in self.routes.values())
+
+    def _new_producer(self, on_delivered: Callable[[Reports], None]) -> KafkaProducer:
+        return KafkaProducer(self._settings, self._metrics, on_delivered, "remote")
+
+    @property
+    def journaled(self) -> bool:
+        """Whether the journal has the events of any type."""
+        return any(route.journaled for route in self.routes.values())
+
+    def serve(
+        self, targets: Mapping[str, Any], answers: Answers, yield_turn: Callable[[], None]
+    ) -> None:
+        """Take the events of the types that are answered when Kafka has them.
+
+        Args:
+            targets: the types as the pipeline needs them; these get their sink.
+            answers: told what became of them.
+            yield_turn: lets others run.
+        """
+        if self.remote is None:
+            return
+        self.remote.answers = answers
+        self.remote.yield_turn = yield_turn
+        for name, sink in self.remote.sinks.items():
+            if name in targets:
+                targets[name].answer_from(sink)
+
+    def changes(self, registry: Registry, settings: Settings) -> list[str]:
+        """Types whose way to Kafka is another one there, which takes a restart."""
+        wanted = routes_of(registry.types.values(), settings)
+        return [
+            name
+            for name, route in wanted.items()
+            if route != self.routes.get(name, route._replace(kafka=False, rejected_topic=None))
+            and any(r.kafka or r.rejected_topic for r in (route, self.routes.get(name, route)))
+        ]
+
+    def follow(self, registry: Registry, settings: Settings) -> None:
+        """The types are these now; none of them has changed its way to Kafka."""
+        self.routes = routes_of(registry.types.values(), settings)
+        self.mixed = self.remote is not None and self.journaled
+
+    def add_checks(self, health: Health) -> None:
+        """Let /readyz say when nothing can be delivered."""
+        if self.remote is not None:
+            health.add("kafka", {"ready"}, self.remote.producer.healthy)
+
+    def start(self) -> None:
+        """Before the first event."""
+        if self.remote is not None:
+            self.remote.producer.start()
+
+    def committed(self, waiters: list[Any], error: IngestError | None) -> list[Any]:
+        """Tell those that wait for more than the journal; returns the others."""
+        assert self.remote is not None
+        others = []
+        for waiter in waiters:
+            if type(waiter) is Waiting:
+                self.remote.committed(waiter, error)
+            else:
+                others.append(waiter)
+        return others
+
+    def close(self, timeout: float) -> None:
+        """Wait for what is on its way.
+
+        Args:
+            timeout: seconds.
+        """
+        if self.remote is not None:
+            self.remote.producer.close(timeout)

@@ -1,0 +1,1 @@
+"""TLS of the main listener: certificates, handshakes, and what a connection reads and writes."""

@@ -1,0 +1,1 @@
+"""Real Apache Kafka brokers without Docker: for tests, and for a look on one's own machine."""
