@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,29 @@ def test_volumes_that_are_mounted_are_there_and_settings_come_from_their_file(
     file = one(production, "ConfigMap", settings["configMap"]["name"])
     environ = {item["name"]: item["value"] for item in container["env"]}
     assert Path(environ["INGEST_CONFIG"]).name in file["data"]
+
+
+def test_tls_comes_from_a_secret_and_probes_stay_plain(tmp_path: Path) -> None:
+    parts = [KUBERNETES / "base", KUBERNETES / "components" / "tls"]
+    base, tls = (os.path.relpath(part.resolve(), tmp_path.resolve()) for part in parts)
+    (tmp_path / "kustomization.yaml").write_text(
+        json.dumps({
+            "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+            "resources": [base], "components": [tls],
+        })
+    )  # fmt: skip
+    objects = rendered(tmp_path)
+    for found in objects:
+        kubernetes_validate.validate(found, VERSIONS[0], strict=True)
+    pod = one(objects, "StatefulSet")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environ = {item["name"]: item["value"] for item in container["env"]}
+    (mount,) = [m for m in container["volumeMounts"] if m["name"] == "tls"]
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "tls"]
+    for name, file in (("INGEST_TLS_CERT", "tls.crt"), ("INGEST_TLS_KEY", "tls.key")):
+        assert environ[name] == f"{mount['mountPath']}/{file}"
+    assert volume["secret"] == {"secretName": "ingest-tls", "defaultMode": 0o440}
+    assert container["readinessProbe"]["httpGet"]["port"] == "admin"
 
 
 def test_the_autoscaler_alone_decides_on_the_number_of_instances(production: list[Object]) -> None:
