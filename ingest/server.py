@@ -162,14 +162,7 @@ class Server:
         self._passing: WeakValueDictionary[Any, HeadCache] = WeakValueDictionary()
         #: None where everybody is treated alike
         self.door = Door.of(settings, metrics)
-        self._limits = Limits(
-            settings.request_line_max_bytes,
-            settings.headers_max_bytes,
-            settings.header_count_max,
-            settings.request_body_max_bytes,
-            router.prefixes,
-            settings.mount_body_max_bytes,
-        )
+        self._limits = self._limits_of(settings)
         self._connect: Connect = Connection if tls is None else tls.connect
         self._acceptor: _Acceptor | None = None
         self._admin_acceptor: _Acceptor | None = None
@@ -416,6 +409,28 @@ class Server:
         if plan.refusal is None or plan.refusal.status not in _COUNTED_REFUSALS:
             head.plan = plan
         return plan
+
+    def _limits_of(self, settings: Settings) -> Limits:
+        return Limits(
+            settings.request_line_max_bytes,
+            settings.headers_max_bytes,
+            settings.header_count_max,
+            settings.request_body_max_bytes,
+            self._router.prefixes,
+            settings.mount_body_max_bytes,
+        )
+
+    def settings_changed(self) -> None:
+        """Take over what was derived from the settings; requests that have begun keep theirs."""
+        self.door = Door.of(self.settings, self._metrics)
+        self._limits = self._limits_of(self.settings)
+        for connection in self.connections:
+            connection.parser.limits = self._limits
+
+    def route(self, router: Router) -> None:
+        """Have another router decide from now on."""
+        self._router = router
+        self.forget_plans()
 
     def forget_plans(self) -> None:
         """Drop every cached decision, after the routes have changed."""

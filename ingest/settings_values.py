@@ -73,6 +73,7 @@ class Setting:
         check: a further constraint on the value; raises ValueError with it in words.
         words: words that stand for a number, below `minimum` so that they are told apart.
         pairs: a text of the form `a=b,c=d`, which is a map in the settings file.
+        reloads: a running process takes a new value at a reload (SIGHUP).
         secret: it may hold secrets, so no message repeats it.
     """
 
@@ -88,6 +89,7 @@ class Setting:
     check: Callable[[str], None] | None = None
     words: Mapping[str, int] = field(default_factory=dict)
     pairs: bool = False
+    reloads: bool = False
     secret: bool = False
 
     @property
@@ -272,6 +274,19 @@ def check_uri_reference(text: str) -> None:
     scheme, colon, _ = re.split(r"[/?#]", text, maxsplit=1)[0].partition(":")
     if colon and _URI_SCHEME.fullmatch(scheme) is None:
         raise ValueError(f"must be a URI-reference (RFC 3986): {echo(scheme)} is no scheme")
+
+
+_BASE_URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(?:/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?")
+
+
+def check_base_url(text: str) -> None:
+    """An absolute URL to which a path can be added, or `none`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text != "none" and _BASE_URL.fullmatch(text) is None:
+        raise ValueError("must be none or a URL without query and final slash: https://a.example")
 
 
 #: Numbers of cores beyond it are a mistake, and would make a list of `0-4000000000` a long one.

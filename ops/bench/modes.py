@@ -33,6 +33,7 @@ MODES = {
     "durability": "durability",
     "workers": "workers",
     "crowd": "crowd",
+    "kafka": "kafka",
     "flame": "flame",
     "overload": "overload",
     "tls": "tls",
