@@ -220,7 +220,6 @@ class Service:
         self.keeper: Keeper | None = None
         self._quotas = self._new_quotas()
         self.serving = self.build(registry, None)
-        self.pipeline.cloudevents.attach(self.serving.cloudevents)
         self._keep_keys()
         self.tls = Tls.of(settings, metrics)
         self.server = Server(
@@ -312,7 +311,6 @@ class Service:
         self.sinks.follow(serving.registry, self.settings)
         if self.janitor is not None:
             self.janitor.keep_for(self._journals(serving.registry))
-        self.pipeline.cloudevents.attach(serving.cloudevents)
         self.server.route(serving.router)
 
     def _decide_anew(self) -> None:
