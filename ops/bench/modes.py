@@ -36,6 +36,7 @@ MODES = {
     "kafka": "kafka",
     "flame": "flame",
     "overload": "overload",
+    "tls": "tls",
     "fairness": "fairness",
 }
 #: Where server and client share the cores.

@@ -28,6 +28,7 @@ from ops.bench import (
     kafka,
     openloop,
     overload,
+    tls,
     workers,
 )
 from ops.bench.aims import results_of
@@ -40,7 +41,7 @@ from ops.bench.wrk import LOADS
 RESULTS = Path(__file__).resolve().parent / "results"
 BASELINE = ROOT / "ops" / "guard" / "baseline.json"
 PAGES = (
-    *(ROOT / "docs" / f"{name}.md" for name in ("performance", "overload", "kafka")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("performance", "overload", "tls", "kafka")),
     ROOT / "README.md",
 )
 _BLOCK = re.compile(r"(<!-- measured: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -178,6 +179,7 @@ BLOCKS: Mapping[str, Callable[[Found], str]] = {
     "guard": guard,
     "overload": _mode("overload", overload),
     "fairness": _mode("fairness", fairness),
+    "tls": _mode("tls", tls),
 }
 
 

@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("peer",),
     ("access", "registry", "journal", "dedupe", "followers", "handlers/loader"),
+    ("findings", "reload_outcome", "handover"),
     ("sinks",),
     (
         "handlers/runner",
@@ -71,7 +72,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("responder",),
     ("admission", "handling", "refusing", "wsgi"),
     ("admin", "pipeline", "endpoints", "openapi", "server"),
-    ("slow", "debug"),
+    ("slow", "debug", "operations", "serving"),
+    ("reloading",),
     ("service", "banner", "supervisor", "worker"),
     ("check", "cli_parser"),
     ("docs", "cli", "testing"),
