@@ -16,7 +16,8 @@ PURE = (
     "encodings",
     "errors", "exits", "handlers/event", "journal/frame",
     "journal/record", "journal/replay_messages", "metrics_sums", "metrics_wire",
-    "openapi_parts", "ranges", "representations", "settings_kafka", "sinks/kafka_errors",
+    "openapi_parts", "ranges", "representations", "settings_kafka", "sinks/forward_failures",
+    "sinks/forward_window", "sinks/kafka_errors",
     "tls/names", "tls/validity", "tracing", "type_options", "wsgi_answer", "wsgi_environ",
     *(f"http/{path.stem}" for path in (PACKAGE / "http").glob("[a-z]*.py")),
 )  # fmt: skip
@@ -66,7 +67,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "consumers",
         "consuming",
     ),
-    ("connection", "routes"),
+    ("connection", "routes", "sinks/forward", "sinks/wiring"),
     ("tls",),
     ("responder",),
     ("admission", "handling", "refusing", "wsgi"),
