@@ -75,9 +75,7 @@ def test_whatever_the_order_of_reports_the_place_never_passes_what_is_not_delive
         missing = {record.offset for part in parts for record in part.records}
         chance.shuffle(parts)
         for part in parts:
-            lost = {
-                number: "lost" for number in range(len(part.records)) if chance.random() < 0.05
-            }
+            lost = {number: "lost" for number in range(len(part.records)) if chance.random() < 0.05}
             window.settle(part, lost)
             missing -= {r.offset for n, r in enumerate(part.records) if n not in lost}
             assert not any(offset < window.place for offset in missing)

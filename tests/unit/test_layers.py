@@ -106,12 +106,15 @@ def imported(path: Path, *, at_runtime_only: bool) -> set[str]:
 
 
 def layer(module: str) -> int | None:
-    """The layer of `a/b`: by its own name, its package's, or the name it was split from."""
+    """The layer of `a/b`: by its own name, its package's, or the name it was split from; the
+    longest of these counts."""
+    best, found = "", None
     for index, names in enumerate(LAYERS):
         for name in names:
-            if module == name or module.startswith((f"{name}/", f"{name}_")):
-                return index
-    return None
+            split = module == name or module.startswith((f"{name}/", f"{name}_"))
+            if split and len(name) > len(best):
+                best, found = name, index
+    return found
 
 
 @pytest.mark.parametrize("name", PURE)
