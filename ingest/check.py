@@ -17,53 +17,24 @@ from ingest.access import keys_file
 from ingest.access.keys import KeysError
 from ingest.access.webhooks import problems_of
 from ingest.codec import dumps
+from ingest.findings import Finding, handler_findings, schema_findings
 from ingest.handlers.lifecycle import Lifecycle
 from ingest.handlers.loader import (
     Handler,
-    HandlerProblem,
     HandlersError,
     before_answers,
     load,
 )
 from ingest.metrics import Metrics
 from ingest.pipeline_dedupe import workers_conflict
-from ingest.registry import EventType, Registry, RegistryError, SchemaProblem
+from ingest.registry import EventType, Registry, RegistryError
 from ingest.settings import Settings
 from ingest.settings_sources import Problem
 from ingest.sinks import routing
 from ingest.sinks.kafka_settings import KafkaSettings, KafkaUnusable
 from ingest.tls.context import OFF, TlsError, make
 
-#: Areas in the order in which they are looked at and listed.
-AREAS = ("settings", "logging", "keys", "tls", "schemas", "handlers")
 LOG_STOP_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem.
-
-    Attributes:
-        area: one of `AREAS`.
-        file: the file at fault; for a setting also the flag or variable.
-        line: line in it, None where none is at fault.
-        pointer: JSON Pointer (RFC 6901) into a schema file, None elsewhere.
-        message: what is wrong.
-    """
-
-    area: str
-    file: str
-    line: int | None
-    pointer: str | None
-    message: str
-
-    def __str__(self) -> str:
-        place = self.file
-        if self.line is not None:
-            place += f":{self.line}"
-        if self.pointer:
-            place += f"#{self.pointer}"
-        return f"{place}: {self.message}"
 
 
 @dataclass
@@ -244,22 +215,6 @@ def _try_setup(handlers: Sequence[Handler], settings: Settings, report: Report) 
         report.problems += handler_findings(error.problems)
     else:
         lifecycle.teardown(limit)
-
-
-def schema_findings(problems: Sequence[SchemaProblem]) -> list[Finding]:
-    """What the registry says."""
-    return [
-        Finding("schemas", problem.file, None, problem.pointer, problem.message)
-        for problem in problems
-    ]
-
-
-def handler_findings(problems: Sequence[HandlerProblem]) -> list[Finding]:
-    """What the loader of handlers says."""
-    return [
-        Finding("handlers", problem.file, problem.line or None, None, problem.message)
-        for problem in problems
-    ]
 
 
 def _split_line(source: str) -> tuple[str, int | None]:

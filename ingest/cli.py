@@ -18,12 +18,12 @@ from pathlib import Path
 from ingest.cli_parser import PROG, SERVE, UsageError, parse
 from ingest.exits import INTERRUPTED, ExitCode
 from ingest.machine import usable_cores
-from ingest.settings import SETTINGS, Settings, SettingsError
+from ingest.settings import SETTINGS, Reread, Settings, SettingsError
 from ingest.settings_sources import Problem
 
 #: `--workers auto`
 AUTO = 0
-#: Tells a process that it is a trial of changed files; see `ingest.handlers.reload`.
+#: Tells a process that it is a trial, and how far it is to go; see `ingest.handover`.
 TRIAL_VARIABLE = "_INGEST_TRIAL"
 #: Holds the descriptor of its supervisor's link in a process that is one of several workers.
 WORKER_VARIABLE = "_INGEST_WORKER_LINK"
@@ -57,12 +57,13 @@ def _run(argv: Sequence[str]) -> int:
     settings, problems = load_settings(invocation.flags, os.environ)
     if invocation.command == "check":
         return _check(settings, problems, invocation.arguments)
-    if invocation.command == SERVE and os.environ.pop(TRIAL_VARIABLE, ""):
-        return _try(settings, problems)
+    wanted = os.environ.pop(TRIAL_VARIABLE, "")
+    if invocation.command == SERVE and wanted:
+        return _try(settings, problems, set_up=wanted == "set-up")
     if problems:
         return _complain(_listed("settings", problems), ExitCode.USAGE)
     if invocation.command == SERVE:
-        return _serve(settings)
+        return _serve(settings, lambda: load_settings(invocation.flags, os.environ))
     # The journal's commands take the data directory from the settings like everything else.
     invocation.arguments.data = Path(settings.data)
     invocation.arguments.bind = settings.bind
@@ -138,17 +139,17 @@ def _add_journal(commands: _SubParsersAction) -> None:
     health_command.add_command(commands)
 
 
-def _serve(settings: Settings) -> int:
+def _serve(settings: Settings, reread: Reread) -> int:
     try:
         if settings.workers > 1:
             from ingest import supervisor
 
-            return supervisor.run(settings)
-        from ingest import service_process
+            return supervisor.run(settings, reread)
+        from ingest import service_single
 
-        return service_process.run(settings)
+        return service_single.run(settings, reread)
     except Exception as error:
-        from ingest.handlers.reload import StartAnew
+        from ingest.handover import StartAnew
 
         if isinstance(error, StartAnew):
             error.now()
@@ -166,7 +167,7 @@ def _work(descriptor: str) -> int:
 
 def _refusal(error: Exception) -> tuple[str, ExitCode] | None:
     """What to say, and the exit code, when what is to be served cannot be used; else None."""
-    from ingest import check
+    from ingest import findings
     from ingest.access.keys import KeysError
     from ingest.handlers.loader import HandlersError
     from ingest.logs import LogConfigError
@@ -180,9 +181,9 @@ def _refusal(error: Exception) -> tuple[str, ExitCode] | None:
     if isinstance(error, LogConfigError):
         return _listed("logging configuration", [error]), ExitCode.USAGE
     if isinstance(error, RegistryError):
-        found = check.schema_findings(error.problems)
+        found = findings.schema_findings(error.problems)
     elif isinstance(error, HandlersError):
-        found = check.handler_findings(error.problems)
+        found = findings.handler_findings(error.problems)
     else:
         return None
     return _listed(found[0].area, found), ExitCode.PROBLEMS
@@ -199,11 +200,11 @@ def _check(settings: Settings, problems: Sequence[Problem], arguments: Namespace
     return ExitCode.PROBLEMS if report.problems else ExitCode.OK
 
 
-def _try(settings: Settings, problems: Sequence[Problem]) -> int:
-    """For `--reload`: whether this command line would serve, now that files have changed."""
+def _try(settings: Settings, problems: Sequence[Problem], *, set_up: bool) -> int:
+    """Whether this command line would serve, now that files or the code have changed."""
     from ingest import check
 
-    report = check.check(settings, problems, set_up=True)
+    report = check.check(settings, problems, set_up=set_up)
     _print(report.as_json())
     return ExitCode.PROBLEMS if report.problems else ExitCode.OK
 

@@ -150,7 +150,8 @@ def _settings_parser() -> _Parser:
 
 
 def _help(setting: Setting) -> str:
-    text = f"{setting.help} (default {setting.show(setting.default)}; {setting.env})"
+    reloads = "; reloads" if setting.reloads else ""
+    text = f"{setting.help} (default {setting.show(setting.default)}; {setting.env}{reloads})"
     return text.replace("%", "%%")
 
 

@@ -110,9 +110,27 @@ def resume(type_name: str | None = None, *, by: str = "call") -> list[str]:
     return [switch.type for switch in _chosen(type_name) if switch.resume(by)]
 
 
+def toggle(*, by: str = "call") -> list[str]:
+    """Pause all consumers; where all are paused already, let them go on.
+
+    Returns:
+        the types whose consumer has changed.
+    """
+    running = any(not switch.paused for switch in _switches.values())
+    return pause(by=by) if running else resume(by=by)
+
+
 def paused() -> list[str]:
     """The types whose consumer is paused."""
     return [name for name, switch in _switches.items() if switch.paused]
+
+
+class Here:
+    """Pauses and resumes those of this process, for operators."""
+
+    def switch(self, pause_them: bool) -> list[str]:
+        """Pause or resume all; returns the types where that changed something."""
+        return pause(by="admin") if pause_them else resume(by="admin")
 
 
 def _chosen(type_name: str | None) -> list[Switch]:

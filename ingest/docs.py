@@ -44,11 +44,14 @@ def settings_page() -> str:
         "`python -m ingest check` lists them together with those of schemas and handlers. "
         "The variables that Kubernetes sets for a Service called `ingest` "
         "(`INGEST_SERVICE_HOST`, `INGEST_PORT=tcp://…`) are passed over.",
+        "A running process takes a new value of what *reloads* from the settings file at SIGHUP; "
+        "the others take a restart or a hand-over. With several workers all but a few do: see "
+        "[operations](operations.md#what-may-change-without-a-restart).",
     ]
     for section, introduction in SECTIONS.items():
         rows = [_setting_row(setting) for setting in SETTINGS if setting.section == section]
         parts += [f"## {section}", introduction]
-        parts.append(_table(("setting", "flag", "default", "allowed", "meaning"), rows))
+        parts.append(_table(("setting", "flag", "default", "allowed", "reloads", "meaning"), rows))
     rows = [(f"{code:d}", f"`{code.name}`", EXIT_MEANINGS[code]) for code in ExitCode]
     parts += ["## Exit codes", _table(("code", "name", "meaning"), rows)]
     return _page(parts)
@@ -60,6 +63,7 @@ def _setting_row(setting: Setting) -> Sequence[str]:
         f"`{setting.flag}`",
         f"`{setting.show(setting.default)}`",
         _allowed(setting),
+        "yes" if setting.reloads else "",
         setting.help,
     )
 

@@ -120,6 +120,15 @@ CATALOGUE: Mapping[str, Failure] = {
         False,
         "Go on at `next_offset`; was this offset taken from another journal?",
     ),
+    "reload_in_progress": Failure(
+        409, "A reload is in progress", False, "Ask again when it has ended, if it has to be."
+    ),
+    "reload_refused": Failure(
+        422,
+        "The reload was refused",
+        False,
+        "Mend what `problems` lists; everything is as it was.",
+    ),
     "precondition_failed": Failure(
         412, "Precondition failed", False, "The segment is not the one you know; ask anew."
     ),

@@ -40,8 +40,12 @@ class Inflater:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._whole = Bounds(settings.request_body_max_bytes, settings.inflate_ratio_max)
+        self.bound(settings)
         self._places = BoundedSemaphore(settings.pool_residents)
+
+    def bound(self, settings: Settings) -> None:
+        """Go by the bounds of these settings."""
+        self._whole = Bounds(settings.request_body_max_bytes, settings.inflate_ratio_max)
 
     @contextmanager
     def inflated(self, exchange: Exchange, yield_turn: Callable[[], None]) -> Iterator[None]:

@@ -67,12 +67,13 @@ class Link:
 
     Args:
         sock: a connected stream socket of the Unix domain, which this object owns.
+        received: what came before.
     """
 
-    def __init__(self, sock: socket) -> None:
+    def __init__(self, sock: socket, received: bytes = b"") -> None:
         self._sock = sock
         self._sending = BoundedSemaphore(1)
-        self._buffer = bytearray()
+        self._buffer = bytearray(received)
         self._descriptors: deque[int] = deque()
 
     @property
@@ -151,6 +152,14 @@ class Link:
             self._buffer += data
         return True
 
+    def let_go(self) -> tuple[int, bytes]:
+        """Give this end away, at a place between two messages that are sent.
+
+        Returns:
+            a descriptor, the caller's, and what was received of the next message.
+        """
+        return os.dup(self._sock.fileno()), bytes(self._buffer)
+
     def close(self) -> None:
         """Close this end, and the descriptors that nobody took."""
         self._sock.close()
@@ -166,11 +175,14 @@ def pair() -> tuple[Link, socket]:
     return Link(ours), theirs
 
 
-def inherited(descriptor: int) -> Link:
+def inherited(descriptor: int, received: bytes = b"") -> Link:
     """The end that was inherited as a descriptor.
+
+    Args:
+        received: what was received of the next message.
 
     Raises:
         OSError: it is no socket.
     """
     os.set_inheritable(descriptor, False)
-    return Link(socket(fileno=descriptor))
+    return Link(socket(fileno=descriptor), received)

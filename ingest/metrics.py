@@ -64,7 +64,7 @@ KAFKA_PRODUCERS = ("remote", "forward", "rejected")
 #: Where errors may turn up that nobody expected.
 PLACES = (
     "blocking_monitor", "connection", "dedupe", "endpoint", "finaliser", "health", "hub",
-    "hub_monitor", "janitor", "journal", "kafka", "metrics", "pool", "sweep", "thread",
+    "hub_monitor", "janitor", "journal", "kafka", "metrics", "pool", "reload", "sweep", "thread",
 )  # fmt: skip
 
 
@@ -169,6 +169,28 @@ class Metrics:
         "Times the keys file was read anew, by result.",
         "`failed`: the log says what is wrong with it; the keys before it still apply.",
         result=("done", "failed"),
+    )
+
+    reloads = counters(
+        "Reloads of schemas, settings, keys and certificates, by result.",
+        "`failed`: the log says all that is wrong (`reload.refused`); everything is as it was.",
+        result=("ok", "failed"),
+    )
+    reload_failed = gauge(
+        "Whether the last reload was refused (1).",
+        "Mend what the log names (`reload.refused`) and reload again: what is on the disk would "
+        "not start.",
+        "max",
+    )
+    reload_last_success_timestamp_seconds = gauge(
+        "When the last reload succeeded, in seconds since 1970; 0 for none since the start.",
+        "Nothing by itself.",
+        "max",
+    )
+
+    handovers_refused = counter(
+        "Hand-overs to new code that its trial refused.",
+        "The log says why (`handover.refused`); the old code goes on.",
     )
 
     # -- tls ----------------------------------------------------------------------
@@ -398,7 +420,7 @@ class Metrics:
     )
     consumer_paused = gauges(
         "Workers in which a consumer is paused, by type.",
-        "SIGUSR2 or `ingest.consumers.resume()` lets it go on.",
+        "SIGUSR1 once more or `ingest.consumers.resume()` lets it go on.",
         type=OPEN,
     )
     consumer_seconds = histograms(
@@ -568,7 +590,7 @@ class Metrics:
     )
     forward_dead_letters = counters(
         "Events that Kafka will never take, put aside in `data/dead`.",
-        "`ingest journal export --from dead` shows them with the reason; most are too large.",
+        "`ingest journal cat --dead` shows them with the reason; most are too large.",
         partition=OPEN,
     )
     forward_missed_events = counters(

@@ -119,6 +119,15 @@ class Pipeline:
         self.pool = self._refusing.pool = self.batches.pool = self.cloudevents.pool = pool
         self.deduping.attach(pool)
 
+    def settings_changed(self) -> None:
+        """Take over what was derived from the settings."""
+        self._inflater.bound(self._settings)
+        self.cloudevents.settings_changed()
+
+    def keep_rejected(self, rejected: RejectedEvents) -> None:
+        """Keep refused events of types that want it, now that there is one."""
+        self._refusing.rejected = rejected
+
     def refuse(self, exchange: Exchange, error: IngestError) -> None:
         """Answer an exchange that was refused before it came here; its slot is given back."""
         self._refusing.refuse(exchange, error)

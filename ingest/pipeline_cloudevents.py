@@ -96,6 +96,10 @@ class CloudEvents:
         """Take what knows the types; it cannot be made before."""
         self.router = self._reading.router = router
 
+    def settings_changed(self) -> None:
+        """Take over what was derived from the settings."""
+        self._reading.errors_max = self._settings.errors_max
+
     # -- the three modes ---------------------------------------------------------------
 
     def binary(self, exchange: Exchange) -> None:

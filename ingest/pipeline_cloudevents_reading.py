@@ -39,7 +39,7 @@ class Reading:
     """
 
     def __init__(self, errors_max: int, decode: Callable[[bytes], Any], keeps_bytes: bool) -> None:
-        self._errors_max = errors_max
+        self.errors_max = errors_max
         self._decode = decode
         self._keeps_bytes = keeps_bytes
         self.router: CloudEventRouter  # set by the service
@@ -127,7 +127,7 @@ class Reading:
     def _invalid(self, invalid: Invalid, target: Target | None, data: bytes) -> Refused:
         faults = invalid.faults
         return Refused(
-            refusal(invalid, self._errors_max),
+            refusal(invalid, self.errors_max),
             Reason("schema", *faults[0], len(faults)),
             faults=faults,
             target=target or self.router.any_type,

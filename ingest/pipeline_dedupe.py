@@ -94,6 +94,7 @@ class TypeKeys:
     ) -> None:
         name, options = event_type.name, event_type.options.dedupe
         self.name = name
+        self.options = options
         self.by = options.by
         self.required = options.required
         self.pointer = options.pointer
@@ -191,7 +192,10 @@ class Deduping:
         self.pool = self._by_event.pool = self._by_request.pool = pool
 
     def serve(self, event_type: EventType, coded: Callable[[Exchange], None]) -> TypeKeys:
-        """Take on a type whose options say so."""
+        """Take on a type whose options say so; one that was known keeps what it remembers."""
+        known = self.keys.get(event_type.name)
+        if known is not None and known.options == event_type.options.dedupe:
+            return known
         if event_type.options.dedupe.by == "idempotency-key":
             ways = Ways(self.request, self.request_lines, self.request_array, coded)
         else:

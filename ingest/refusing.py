@@ -46,7 +46,7 @@ class Refusing:
     ) -> None:
         self._settings = settings
         self._responder = responder
-        self._rejected = rejected
+        self.rejected = rejected
         self.pool: WorkPool  # set by the pipeline: slots are given back to it
 
     def refuse(self, exchange: Exchange, error: IngestError) -> None:
@@ -72,9 +72,9 @@ class Refusing:
         event: CloudEvent | None,
     ) -> None:
         """The same for an event of a type of its own, with the attributes it came with."""
-        if self._rejected is not None:
+        if self.rejected is not None:
             request_id = self._responder.request_id(exchange)
-            self._rejected.keep(exchange, target, raw, reason, request_id, event)
+            self.rejected.keep(exchange, target, raw, reason, request_id, event)
 
     def handler(self, exchange: Exchange, raw: bytes, error: IngestError) -> None:
         """The type's handler did not want the event, or failed."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import gevent
 from gevent.event import Event
@@ -49,8 +50,10 @@ SWEEP_SECONDS = 0.5
 UNSENT_IN_KERNEL_BYTES = 128 << 10
 #: Connections looked at between two turns of the event loop.
 SWEEP_CHUNK = 2000
-#: Caches of heads for peers who are judged in another way than most; others do without.
+#: Caches of heads for peers who are judged in another way than most. Kinds of peers beyond that
+#: have small ones, for as long as there is a connection of that kind.
 CACHES_MAX = 32
+PASSING_ENTRIES = 8
 #: Answers that are counted each time, so the plan for them is not kept with the head.
 _COUNTED_REFUSALS = frozenset((401, 403))
 
@@ -156,16 +159,10 @@ class Server:
         self._admin_router = admin_router
         self._cache = HeadCache(settings.head_cache_entries)
         self._caches: dict[Any, HeadCache] = {PLAIN: self._cache}
+        self._passing: WeakValueDictionary[Any, HeadCache] = WeakValueDictionary()
         #: None where everybody is treated alike
         self.door = Door.of(settings, metrics)
-        self._limits = Limits(
-            settings.request_line_max_bytes,
-            settings.headers_max_bytes,
-            settings.header_count_max,
-            settings.request_body_max_bytes,
-            router.prefixes,
-            settings.mount_body_max_bytes,
-        )
+        self._limits = self._limits_of(settings)
         self._connect: Connect = Connection if tls is None else tls.connect
         self._acceptor: _Acceptor | None = None
         self._admin_acceptor: _Acceptor | None = None
@@ -389,9 +386,13 @@ class Server:
     def _cache_for(self, kind: Any) -> HeadCache:
         found = self._caches.get(kind)
         if found is None:
-            if len(self._caches) >= CACHES_MAX:
-                return HeadCache(0)
-            found = self._caches[kind] = HeadCache(self.settings.head_cache_entries)
+            found = self._passing.get(kind)
+        if found is None:
+            entries = self.settings.head_cache_entries
+            if len(self._caches) < CACHES_MAX:
+                found = self._caches[kind] = HeadCache(entries)
+            else:
+                found = self._passing[kind] = HeadCache(min(PASSING_ENTRIES, entries))
         return found
 
     def plan(self, head: Head, peer: Peer) -> Plan:
@@ -409,9 +410,31 @@ class Server:
             head.plan = plan
         return plan
 
+    def _limits_of(self, settings: Settings) -> Limits:
+        return Limits(
+            settings.request_line_max_bytes,
+            settings.headers_max_bytes,
+            settings.header_count_max,
+            settings.request_body_max_bytes,
+            self._router.prefixes,
+            settings.mount_body_max_bytes,
+        )
+
+    def settings_changed(self) -> None:
+        """Take over what was derived from the settings; requests that have begun keep theirs."""
+        self.door = Door.of(self.settings, self._metrics)
+        self._limits = self._limits_of(self.settings)
+        for connection in self.connections:
+            connection.parser.limits = self._limits
+
+    def route(self, router: Router) -> None:
+        """Have another router decide from now on."""
+        self._router = router
+        self.forget_plans()
+
     def forget_plans(self) -> None:
         """Drop every cached decision, after the routes have changed."""
-        for cache in self._caches.values():
+        for cache in (*self._caches.values(), *self._passing.values()):
             cache.clear()
 
     # -- answers that need no pool ---------------------------------------------------------

@@ -14,18 +14,15 @@ from typing import Any, NamedTuple
 
 from gevent.event import Event
 
-from ingest import endpoints_journal, logs, routes_cloudevents, wsgi_mounts
+from ingest import endpoints_journal, logs, wsgi_mounts
 from ingest.access import keys_file
 from ingest.access.gate import Gate
-from ingest.access.reloading import Access
-from ingest.access.webhooks import Webhooks
 from ingest.admin import AdminRouter, parted
 from ingest.admission.overload import Overload
 from ingest.admission.quotas import Quotas
 from ingest.admission.refusals import Refusals
 from ingest.blocking import BlockingMonitor
 from ingest.blocking_stacks import Stacks
-from ingest.codec import plain_depth
 from ingest.consuming import Consumers
 from ingest.debug import remember_greenlets
 from ingest.debug_endpoints import DebugEndpoints
@@ -45,15 +42,16 @@ from ingest.journal import Journal, RecoveryReport
 from ingest.journal.janitor import Janitor, journals_of
 from ingest.journal.pages import Pages
 from ingest.journal.storage import Storage
+from ingest.journal.survey import JournalDirectory
 from ingest.metrics import Metrics
+from ingest.operations import Operations
 from ingest.pipeline import Pipeline
 from ingest.pool import WorkPool
 from ingest.registry import Registry
 from ingest.rejected import RejectedEvents
 from ingest.responder import Responder
-from ingest.routes import Router, Target, Ways
-from ingest.routes_cloudevents import CloudEventRouter
 from ingest.server import Server
+from ingest.serving import Lasting, Serving
 from ingest.settings import Settings
 from ingest.sinks.wiring import Sinks
 from ingest.slow import SlowResponder, Stages
@@ -74,6 +72,12 @@ IDLE_GRACE_SECONDS = 0.5
 #: The same where only this worker is replaced: nobody waits for its end, and most clients
 #: send their next request in this time and learn from its answer that they are to reconnect.
 RESTART_GRACE_SECONDS = 5.0
+
+
+#: With one of these changed, what everybody has used up of a quota is forgotten.
+QUOTA_SETTINGS = frozenset(
+    {"address_events_per_second", "address_bytes_per_second", "quota_burst_seconds"}
+)
 
 
 class Part(NamedTuple):
@@ -132,12 +136,11 @@ class Service:
             metrics=metrics,
             on_commit=self._on_commit,
         )
-        retentions = {name: t.options.retention_seconds for name, t in registry.types.items()}
         #: looks after the partitions of all workers
         self.janitor: Janitor | None = None
         if part.number == 0:
             self.janitor = Janitor(
-                journals_of(Path(settings.data), settings, retentions),
+                self._journals(registry),
                 settings,
                 metrics,
                 {"journal": self.journal.segments_removed},
@@ -167,38 +170,6 @@ class Service:
         spawn: Callable[..., None] = self.pool.spawn
         if stages is not None:
             submit, spawn = stages.submit(submit), stages.spawn(spawn)
-        before = loader.before_answers(handlers)
-        targets = {
-            name: Target(
-                event_type,
-                before.get(name),
-                settings.ack,
-                settings.event_max_bytes,
-                metrics,
-                self.journal,
-                plain_depth(
-                    settings.json_decoder, settings.json_depth_max, settings.duplicate_keys
-                ),
-            )
-            for name, event_type in registry.types.items()
-        }
-        self.sinks.serve(targets, self, self.pool.yield_turn)
-        self.keeper: Keeper | None = None
-        self._serve_repetitions(registry, targets)
-        self.webhooks = Webhooks()
-        for name, event_type in registry.types.items():
-            if event_type.options.webhook is not None:
-                targets[name].webhook = self.webhooks.serve(
-                    name, event_type.options.webhook, metrics, self.pipeline.refuse
-                )
-        endpoints = Endpoints(
-            self.responder,
-            self.shared_health or self.health,
-            metrics,
-            registry,
-            settings.compress_min_bytes,
-            journal=endpoints_journal.offered(settings),
-        )
         self.reading = JournalEndpoints(
             settings,
             self.responder,
@@ -233,61 +204,41 @@ class Service:
         keys_path = keys_file.path_of(settings.keys_file)
         if keys_path is not None:
             self.gate = Gate(keys_path, metrics, self._decide_anew)
-        served: Mapping[str, Mapping[str, Endpoint]]
-        served = {**endpoints.table(), **self._gathered(part.gather)}
         #: for the admin listener only
         self.debug = DebugEndpoints(self.responder, part.number, self._figures())
-        operators: AdminRouter | None = None
-        if settings.admin_bind != "off":
-            served, theirs = parted(served)
-            operators = AdminRouter({**theirs, **self.debug.table()})
-        cloudevents = CloudEventRouter(
-            targets, self.pipeline.cloudevents, submit, spawn, settings, metrics
-        )
-        self.pipeline.cloudevents.attach(cloudevents)
-        self._router = router = Router(
-            registry,
-            targets,
-            Ways(
-                self.pipeline.event,
-                self.pipeline.batches.lines,
-                self.pipeline.batches.array,
-                self.pipeline.coded,
-            ),
+        self.operations = Operations(self.responder)
+        self._refusals = refusals
+        self._part = part
+        self._gather = part.gather
+        paths = [r.path for t in registry.types.values() for r in t.options.routes]
+        where = settings.origins.get("mounts", "mounts")
+        mounts = wsgi_mounts.load(settings.mounts, where, handlers, paths)
+        self._lasting = Lasting(
+            settings,
+            metrics,
+            self.pipeline,
+            self.journal,
+            lambda targets: self.sinks.serve(targets, self, self.pool.yield_turn),
             submit,
             spawn,
-            {
-                **served,
-                **self.overload.after_writes(
-                    self.reading.table()
-                    if endpoints_journal.offered(settings)
-                    else endpoints_journal.not_offered()
-                ),
-            },
-            metrics,
-            {routes_cloudevents.PATH: cloudevents.plan},
-            Mounts(
-                wsgi_mounts.load(
-                    settings.mounts,
-                    settings.origins.get("mounts", "mounts"),
-                    handlers,
-                    [r.path for t in registry.types.values() for r in t.options.routes],
-                ),
-                settings,
-                metrics,
-                self.responder,
-                self.pool,
-            ).table(),
+            loader.before_answers(handlers),
+            Mounts(mounts, settings, metrics, self.responder, self.pool).table(),
             self.gate,
         )
-        self._cloudevents = cloudevents
-        if self.gate is not None:
-            cloudevents.attach(self.gate, router.target)
+        self.keeper: Keeper | None = None
+        self._quotas = self._new_quotas()
+        self.serving = self.build(registry, None)
+        self.pipeline.cloudevents.attach(self.serving.cloudevents)
+        self._keep_keys()
         self.tls = Tls.of(settings, metrics)
-        self.access = Access(self.gate, self.webhooks, self.tls)
-        router.meter = cloudevents.meter = Quotas(settings, metrics, refusals, self.pool.release)
         self.server = Server(
-            settings, metrics, self.pool, self.responder, router, operators, self.tls
+            settings,
+            metrics,
+            self.pool,
+            self.responder,
+            self.serving.router,
+            self._operators(),
+            self.tls,
         )
         self.hub_monitor = HubMonitor(metrics)
         self.blocking_monitor = BlockingMonitor(
@@ -301,7 +252,7 @@ class Service:
         self.lifecycle = Lifecycle(
             handlers.values(), settings.handler_setup_timeout_seconds, metrics
         )
-        self._add_checks(registry)
+        self._add_checks()
 
     def _figures(self) -> dict[str, Callable[[], float]]:
         """What takes memory, as far as it is counted anyway."""
@@ -316,24 +267,81 @@ class Service:
             "dedupe_entries": lambda: sum(c.read() for _, c in metrics.dedupe_entries.items()),
         }
 
-    def _decide_anew(self) -> None:
-        """What was decided about heads may be wrong now: keys have changed."""
-        self._router.forget()
-        self._cloudevents.forget()
-        self.server.forget_plans()
+    def _journals(self, registry: Registry) -> list[JournalDirectory]:
+        """What the janitor looks after, and for how long it is to keep what."""
+        retentions = {name: t.options.retention_seconds for name, t in registry.types.items()}
+        return journals_of(Path(self.settings.data), self.settings, retentions)
 
-    def _serve_repetitions(self, registry: Registry, targets: dict[str, Target]) -> None:
-        """Types with `x-ingest.dedupe`: what is remembered of their events, and its files."""
+    def _new_quotas(self) -> Quotas:
+        return Quotas(self.settings, self.metrics, self._refusals, self.pool.release)
+
+    def _keep_keys(self) -> None:
+        """Types with `x-ingest.dedupe`: look after the files of what is remembered."""
         deduping = self.pipeline.deduping
-        for name, event_type in registry.types.items():
-            if event_type.options.dedupe.by != "none":
-                targets[name].dedupe = deduping.serve(event_type, self.pipeline.coded)
-                targets[name].typed = None  # an event's value is looked into
         if deduping.keys:
             data = Path(self.settings.data)
             windows = {name: keys.window for name, keys in deduping.keys.items()}
             store = KeyStore(data / "dedupe" / "0", data / "journal" / "0", windows)
             self.keeper = Keeper(store, self.metrics)
+
+    # -- what a reload builds anew -----------------------------------------------------------
+
+    def build(self, registry: Registry, before: Serving | None) -> Serving:
+        """What serves these event types, once it is swapped in.
+
+        Raises:
+            KeysError: the secret of a webhook cannot be used.
+        """
+        endpoints = Endpoints(
+            self.responder,
+            self.shared_health or self.health,
+            self.metrics,
+            registry,
+            self.settings.compress_min_bytes,
+            journal=endpoints_journal.offered(self.settings),
+        )
+        return Serving(self._lasting, registry, endpoints, self._table, self._quotas, before)
+
+    def become(self, settings: Settings) -> None:
+        """Go by these settings from now on, which have been `merged` with those before."""
+        changed = {setting.name for setting in self.settings.differences(settings)}
+        self.settings.become(settings)
+        self.server.settings_changed()
+        self.pipeline.settings_changed()
+        self.pool.queue_max = settings.pool_queue_max
+        self.journal.keep_free(settings.disk_reserve_bytes)
+        if changed & QUOTA_SETTINGS:
+            self._quotas = self._new_quotas()
+
+    def swap(self, serving: Serving) -> None:
+        """Serve these event types from the next request on."""
+        self.serving = serving
+        self.sinks.follow(serving.registry, self.settings)
+        if self.janitor is not None:
+            self.janitor.keep_for(self._journals(serving.registry))
+        self.pipeline.cloudevents.attach(serving.cloudevents)
+        self.server.route(serving.router)
+
+    def _decide_anew(self) -> None:
+        """What was decided about heads may be wrong now: keys have changed."""
+        self.serving.forget()
+        self.server.forget_plans()
+
+    def _table(self, endpoints: Endpoints) -> Mapping[str, Mapping[str, Endpoint]]:
+        """Path → method → endpoint of the listener for events."""
+        offered = endpoints_journal.offered(self.settings)
+        reading = self.reading.table() if offered else endpoints_journal.not_offered()
+        served = {**endpoints.table(), **self._gathered(self._gather)}
+        if self.settings.admin_bind != "off":
+            served = dict(parted(served)[0])
+        return {**served, **self.overload.after_writes(reading)}
+
+    def _operators(self) -> AdminRouter | None:
+        """What answers on the listener for operators, where there is one."""
+        if self.settings.admin_bind == "off":
+            return None
+        table = {**self.serving.endpoints.table(), **self._gathered(self._gather)}
+        return AdminRouter({**parted(table)[1], **self.debug.table(), **self.operations.table()})
 
     def _gathered(self, gather: Gather | None) -> Mapping[str, Mapping[str, Endpoint]]:
         """What takes the place of this worker's own where there are several."""
@@ -361,7 +369,7 @@ class Service:
         self.overload.committed([exchange])
         self.pipeline.partly(exchange, failures)
 
-    def _add_checks(self, registry: Registry) -> None:
+    def _add_checks(self) -> None:
         def drain() -> str | None:
             return "draining" if self.draining else None
 
@@ -369,7 +377,7 @@ class Service:
             return None if self.started else "starting"
 
         def types() -> str | None:
-            return None if registry.types else "no event type is loaded"
+            return None if self.serving.registry.types else "no event type is loaded"
 
         self.health.add("hub", {"live", "ready"}, self.hub_monitor.check)
         self.health.add("started", {"ready", "startup"}, started)
@@ -453,11 +461,6 @@ class Service:
             raise
         return report
 
-    @property
-    def stop_requested(self) -> bool:
-        """Whether a shutdown was asked for."""
-        return self._stop_requested.is_set()
-
     def request_stop(self) -> None:
         """Ask for a shutdown; returns at once (called from a signal handler)."""
         self._stop_requested.set()
@@ -471,6 +474,14 @@ class Service:
         self._hurried.set()
         self.consumers.hurry()
         self.server.hurry()
+
+    def leave(self, seconds: float) -> None:
+        """Have clients leave: each answer closes its connection, while new ones are taken.
+
+        Before `stop`, where the process becomes a new one and nobody accepts for it meanwhile.
+        """
+        self.responder.draining = True
+        self._hurried.wait(seconds)
 
     def stop(self, *, restart: bool = False, closed: Callable[[], None] = lambda: None) -> int:
         """Shut down without losing a request.
@@ -502,7 +513,7 @@ class Service:
         closed()
         cut = self.server.drain(
             settings.drain_timeout_seconds,
-            RESTART_GRACE_SECONDS if restart and settings.reload == "off" else IDLE_GRACE_SECONDS,
+            RESTART_GRACE_SECONDS if restart and self._part.workers > 1 else IDLE_GRACE_SECONDS,
         )
         self.sinks.stop_forwarding(
             0.0 if self._hurried.is_set() else max(1.0, deadline - monotonic())

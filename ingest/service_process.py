@@ -1,7 +1,7 @@
 """The process around a service: logs, lock, start, and what is said at start and end.
 
-`run` is all of it for one process. Workers and their supervisor use the same steps. This
-module must not know how requests are served.
+The steps, which a single process (`service_single`), workers and their supervisor have in common.
+This module must not know how requests are served.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import gevent
 from gevent.hub import get_hub
 
-from ingest import consumers, logs, machine, patching, systemd
+from ingest import handover, logs, machine, patching, systemd
 from ingest.access.exposure import exposed
-from ingest.banner import Facts, banner, facts_of, summary
+from ingest.banner import Facts, facts_of
 from ingest.exits import ExitCode
-from ingest.handlers import loader, reload
+from ingest.handlers import loader
 from ingest.journal import DataDirectoryLocked, DirectoryLock
 from ingest.journal.committer import log_recovery
 from ingest.journal.leftover import settle
@@ -31,7 +31,7 @@ from ingest.metrics import Metrics
 from ingest.pipeline_dedupe import workers_conflict
 from ingest.registry import Registry, RegistryError
 from ingest.server import BIND_HINTS, listen
-from ingest.service import ALONE, Part, Service
+from ingest.service import Part, Service
 from ingest.settings import Settings
 from ingest.sinks import routing
 from ingest.sinks.kafka_settings import KafkaUnusable
@@ -55,32 +55,11 @@ class Refused(Exception):
         self.code = code
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, all in this process.
-
-    Returns:
-        the process's exit code.
-
-    Raises:
-        RegistryError, HandlersError, LogConfigError: what is to be loaded cannot be used.
-    """
-    metrics = Metrics()
-    heed_no_signals_yet()
-    writer = prepare(settings, metrics, 0)
-    try:
-        raise_descriptor_limit(settings)
-        with locked(settings):
-            return _serve(settings, metrics, writer)
-    except Refused as refused:
-        return fail(str(refused), refused.code)
-    finally:
-        writer.stop(LOG_STOP_SECONDS)
-
-
 def heed_no_signals_yet() -> None:
     """Do not be killed by what is meant for a service that serves; a start may take long."""
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in handover.TELLING:
         gevent.signal_handler(number, lambda: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handover.TELLING)
 
 
 def prepare(settings: Settings, metrics: Metrics, worker: int | None) -> logs.LogWriter:
@@ -123,8 +102,11 @@ def raise_descriptor_limit(settings: Settings) -> None:
 
 
 @contextmanager
-def locked(settings: Settings) -> Iterator[DirectoryLock]:
+def locked(settings: Settings, inherited: int | None = None) -> Iterator[DirectoryLock]:
     """Hold the data directory, and put those of its partitions in order that nobody writes.
+
+    Args:
+        inherited: its lock, of the process that became this one.
 
     Raises:
         Refused: another process holds it, or it cannot be used.
@@ -132,7 +114,7 @@ def locked(settings: Settings) -> Iterator[DirectoryLock]:
     data = Path(settings.data)
     lock = DirectoryLock(data)
     try:
-        lock.acquire()
+        lock.acquire(inherited)
     except DataDirectoryLocked as error:
         raise Refused(str(error), ExitCode.DATA_LOCKED) from None
     except OSError as error:
@@ -224,15 +206,6 @@ def assemble(settings: Settings, metrics: Metrics, writer: logs.LogWriter, part:
     return Assembled(service, registry, handlers)
 
 
-def reload_access(service: Service) -> None:
-    """Read keys and the secrets of webhooks anew, and say how that went."""
-    problems = service.access.reload()
-    if problems:
-        log.error("access.reload_refused", problems=problems)
-    else:
-        log.info("access.reloaded")
-
-
 def sockets_of_systemd(settings: Settings) -> dict[str, socket.socket]:
     """Listening sockets that systemd has opened, by name.
 
@@ -247,6 +220,18 @@ def sockets_of_systemd(settings: Settings) -> dict[str, socket.socket]:
         reason = "systemd hands over a socket for operators, but admin_bind is off"
         raise Refused(reason, ExitCode.USAGE)
     return given
+
+
+def listen_for_clients(settings: Settings) -> socket.socket:
+    """Open the listener that `bind` names.
+
+    Raises:
+        Refused: it cannot be listened on.
+    """
+    try:
+        return listen(*split_address(settings.bind), settings.backlog)
+    except OSError as error:
+        raise unable_to_listen(settings.bind, error) from error
 
 
 def listen_for_operators(settings: Settings) -> socket.socket | None:
@@ -268,54 +253,6 @@ def unable_to_listen(bind: str, error: OSError) -> Refused:
     hint = BIND_HINTS.get(error.errno or 0, "")
     reason = f"{error.strerror}; {hint}" if hint else error.strerror
     return Refused(f"cannot listen on {bind}: {reason}", ExitCode.BIND_FAILED)
-
-
-def _serve(settings: Settings, metrics: Metrics, writer: logs.LogWriter) -> int:
-    reloader = reload.Reloader(watched(settings))
-    assembled = assemble(settings, metrics, writer, ALONE)
-    service, facts = assembled.service, assembled.recover()
-    given = sockets_of_systemd(settings)
-    try:
-        listener = reload.inherited() or given.get(systemd.MAIN)
-        listener = listener or listen(*split_address(settings.bind), settings.backlog)
-    except OSError as error:
-        raise unable_to_listen(settings.bind, error) from error
-    admin = given.get(systemd.ADMIN) or listen_for_operators(settings)
-    notifier = systemd.Notifier()
-
-    def stop() -> None:
-        reloader.cancel()
-        if service.stop_requested:
-            service.hurry()
-        service.request_stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, stop)
-    gevent.signal_handler(signal.SIGHUP, reload_access, service)
-    gevent.signal_handler(signal.SIGUSR1, consumers.pause, by="signal")
-    gevent.signal_handler(signal.SIGUSR2, consumers.resume, by="signal")
-    address = listener.getsockname()
-    operators = admin.getsockname() if admin is not None else None
-    service.start(listener, admin)
-    print(banner(settings, facts, address, operators), flush=True)  # noqa: T201
-    warn_of_exposure(settings, address)
-    log.info("service.started", address=f"{address[0]}:{address[1]}", types=facts.types)
-    if settings.reload == "on":
-        reloader.start(service.request_stop)
-    notifier.ready(
-        f"serves {address[0]}:{address[1]}",
-        lambda: service.health.probe("live", False, None)[0] == 200,
-    )
-    service.wait()
-    if not reloader.wanted:
-        notifier.stopping()
-    anew = reloader.keep(listener) if reloader.wanted else None
-    cut = service.stop(restart=anew is not None)
-    counted = summary(metrics.read_counted()["requests"])
-    log.info("service.stopped", **counted, connections_cut=cut, lost=service.pool.in_use)
-    if anew is not None and reloader.wanted:
-        raise anew
-    return ExitCode.DRAIN_INCOMPLETE if cut else ExitCode.OK
 
 
 def warn_of_exposure(settings: Settings, address: Any) -> None:

@@ -8,7 +8,7 @@ This module must not know how the settings are used, nor read the process or the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from ingest import settings_kafka, settings_sources
@@ -84,6 +84,7 @@ def _setting(
     check: Callable[[str], None] | None = None,
     words: Mapping[str, int] | None = None,
     pairs: bool = False,
+    reloads: bool = False,
     secret: bool = False,
 ) -> T:
     """Declare a field of `Settings`; its kind follows from its type and its name's unit."""
@@ -96,6 +97,7 @@ def _setting(
         "check": check,
         "words": words or {},
         "pairs": pairs,
+        "reloads": reloads,
         "secret": secret,
     }
     return field(default=default, metadata=declaration)
@@ -122,7 +124,12 @@ class Settings:
         check=check_bind_or_off,
     )
     admin_connections_max: int = _setting(
-        64, "server", "Most connections to it; beyond it 503.", minimum=1, maximum=10_000
+        64,
+        "server",
+        "Most connections to it; beyond it 503.",
+        minimum=1,
+        maximum=10_000,
+        reloads=True,
     )
     workers: int = _setting(
         1,
@@ -175,6 +182,7 @@ class Settings:
         "others are closed without an answer; what a trusted proxy forwards for them is 403.",
         placeholder="any|LIST",
         check=check_allowed,
+        reloads=True,
     )
     trusted_proxies: str = _setting(
         "none",
@@ -183,6 +191,7 @@ class Settings:
         "forwarded_field, and by the PROXY protocol where that is required.",
         placeholder="none|LIST",
         check=check_trusted,
+        reloads=True,
     )
     proxy_protocol: Literal["off", "required"] = _setting(
         "off",
@@ -195,6 +204,7 @@ class Settings:
         "access",
         "The field in which trusted_proxies say whom they speak for. It must be the one that they "
         "write: another one is the client's own.",
+        reloads=True,
     )
 
     # -- tls -------------------------------------------------------------------------------
@@ -248,6 +258,7 @@ class Settings:
         "paths",
         "Directory of the event types, one JSON Schema each.",
         placeholder="DIR",
+        reloads=True,
     )
     handlers: str = _setting(
         "handlers",
@@ -282,6 +293,7 @@ class Settings:
         "When an event is answered 202: fsync, when it is on the disk; write, when the kernel "
         "has it, so that a power cut may lose the last second; remote, when all replicas in sync "
         "of Kafka have it. A type may choose its own.",
+        reloads=True,
     )
     sink: Literal["journal", "kafka", "journal,kafka"] = _setting(
         "journal",
@@ -326,6 +338,7 @@ class Settings:
         "durability",
         "Free space below which events are answered 507, so that the disk never fills up.",
         minimum=0,
+        reloads=True,
     )
 
     # -- kafka -----------------------------------------------------------------------------
@@ -443,12 +456,14 @@ class Settings:
         "Age after which refused events that were kept are removed; 0 for never.",
         minimum=0,
         maximum=RETENTION_MAX_SECONDS,
+        reloads=True,
     )
     rejected_retention_max_bytes: int = _setting(
         1 << 30,
         "closed",
         "Size of the rejected journal above which its oldest files are removed; 0 for no limit.",
         minimum=0,
+        reloads=True,
     )
     dead_retention_max_age_seconds: float = _setting(
         0.0,
@@ -456,12 +471,14 @@ class Settings:
         "Age after which dead letters are removed; 0 for never.",
         minimum=0,
         maximum=RETENTION_MAX_SECONDS,
+        reloads=True,
     )
     dead_retention_max_bytes: int = _setting(
         0,
         "closed",
         "Size of the dead letters above which their oldest files are removed; 0 for no limit.",
         minimum=0,
+        reloads=True,
     )
     rejected_pending_max_bytes: int = _setting(
         8 << 20,
@@ -498,9 +515,14 @@ class Settings:
         "json",
         "Largest event, as it is sent; beyond it 413. A type may choose its own.",
         minimum=1,
+        reloads=True,
     )
     batch_events_max: int = _setting(
-        100_000, "json", "Most events in one request; beyond it 413.", minimum=1
+        100_000,
+        "json",
+        "Most events in one request; beyond it 413.",
+        minimum=1,
+        reloads=True,
     )
     errors_max: int = _setting(
         100,
@@ -508,17 +530,31 @@ class Settings:
         "Most faults that one answer explains; it always says how many there are.",
         minimum=1,
         maximum=10_000,
+        reloads=True,
     )
 
     # -- http ------------------------------------------------------------------------------
     request_line_max_bytes: int = _setting(
-        8192, "http", "Longest request line; beyond it 414.", minimum=64
+        8192,
+        "http",
+        "Longest request line; beyond it 414.",
+        minimum=64,
+        reloads=True,
     )
     headers_max_bytes: int = _setting(
-        32768, "http", "Longest head, all its fields together; beyond it 431.", minimum=256
+        32768,
+        "http",
+        "Longest head, all its fields together; beyond it 431.",
+        minimum=256,
+        reloads=True,
     )
     header_count_max: int = _setting(
-        100, "http", "Most header fields; beyond it 431.", minimum=1, maximum=10_000
+        100,
+        "http",
+        "Most header fields; beyond it 431.",
+        minimum=1,
+        maximum=10_000,
+        reloads=True,
     )
     request_body_max_bytes: int = _setting(
         16 << 20,
@@ -526,6 +562,7 @@ class Settings:
         "Largest request body, as it is sent and, with a content coding, when inflated; beyond "
         "it 413.",
         minimum=1,
+        reloads=True,
     )
     inflate_ratio_max: int = _setting(
         100,
@@ -554,30 +591,35 @@ class Settings:
         "time",
         "Time for a request's head, from its first byte; then 408.",
         minimum=SHORTEST_TIMEOUT_SECONDS,
+        reloads=True,
     )
     body_timeout_seconds: float = _setting(
         60.0,
         "time",
         "Time for a request's body, from the end of its head; then 408.",
         minimum=SHORTEST_TIMEOUT_SECONDS,
+        reloads=True,
     )
     idle_timeout_seconds: float = _setting(
         75.0,
         "time",
         "Time a connection is kept between requests; then it is closed without an answer.",
         minimum=SHORTEST_TIMEOUT_SECONDS,
+        reloads=True,
     )
     write_timeout_seconds: float = _setting(
         30.0,
         "time",
         "Time a client may leave its answers unread; then its connection is closed.",
         minimum=SHORTEST_TIMEOUT_SECONDS,
+        reloads=True,
     )
     body_min_bytes_per_second: int = _setting(
         256,
         "time",
         "Slowest a body may arrive, on average and after 5 seconds; then 408. 0 for any rate.",
         minimum=0,
+        reloads=True,
     )
     answer_min_bytes_per_second: int = _setting(
         256,
@@ -585,6 +627,7 @@ class Settings:
         "Slowest a client may take answers that wait, on average over write_timeout_seconds; "
         "then its connection is closed. 0: any rate but none at all.",
         minimum=0,
+        reloads=True,
     )
 
     # -- connections -----------------------------------------------------------------------
@@ -594,6 +637,7 @@ class Settings:
         "Most connections at a time; further ones are answered 503 and closed.",
         minimum=1,
         maximum=1_000_000,
+        reloads=True,
     )
     connections_per_address_max: int = _setting(
         0,
@@ -602,6 +646,7 @@ class Settings:
         "0 for no such limit: behind a proxy all clients have its address.",
         minimum=0,
         maximum=1_000_000,
+        reloads=True,
     )
     buffered_max_bytes: int = _setting(
         256 << 20,
@@ -637,6 +682,7 @@ class Settings:
         "Age at which events are removed, file by file; 0 for never. A type may choose its own.",
         minimum=0,
         maximum=RETENTION_MAX_SECONDS,
+        reloads=True,
     )
     retention_max_bytes: int = _setting(
         0,
@@ -644,11 +690,13 @@ class Settings:
         "Most that all files of a journal may take on the disk, as they are stored; beyond it "
         "the oldest ones are removed. 0 for any size.",
         minimum=0,
+        reloads=True,
     )
     retention_ignores_checkpoints: Literal["false", "true"] = _setting(
         "false",
         "closed",
         "Whether files are removed too that a consumer's checkpoint still needs.",
+        reloads=True,
     )
 
     # -- reading ---------------------------------------------------------------------------
@@ -659,10 +707,20 @@ class Settings:
         "where bind is a loopback address, and not through a proxy.",
     )
     journal_page_records_max: int = _setting(
-        10_000, "reading", "Most records of one answer.", minimum=1, maximum=1_000_000
+        10_000,
+        "reading",
+        "Most records of one answer.",
+        minimum=1,
+        maximum=1_000_000,
+        reloads=True,
     )
     journal_wait_max_seconds: float = _setting(
-        60.0, "reading", "Longest a reader may wait for the next commit.", minimum=0, maximum=3600
+        60.0,
+        "reading",
+        "Longest a reader may wait for the next commit.",
+        minimum=0,
+        maximum=3600,
+        reloads=True,
     )
 
     # -- pool ------------------------------------------------------------------------------
@@ -687,12 +745,14 @@ class Settings:
         "Most requests that wait for a place in the pool; beyond it 503 with Retry-After.",
         minimum=0,
         maximum=1_000_000,
+        reloads=True,
     )
     handler_timeout_seconds: float = _setting(
         30.0,
         "pool",
         "Time one call of a handler may take; then 504.",
         minimum=SHORTEST_TIMEOUT_SECONDS,
+        reloads=True,
     )
     retry_after_seconds: float = _setting(
         1.0,
@@ -701,6 +761,7 @@ class Settings:
         "longer.",
         minimum=1,
         maximum=86400,
+        reloads=True,
     )
     queue_delay_max_seconds: float = _setting(
         0.5,
@@ -716,6 +777,7 @@ class Settings:
         "What a key or an address may send in this time, it may send at once.",
         minimum=0.001,
         maximum=86400,
+        reloads=True,
     )
     address_events_per_second: float = _setting(
         0.0,
@@ -724,6 +786,7 @@ class Settings:
         "limit.",
         minimum=0,
         maximum=1e12,
+        reloads=True,
     )
     address_bytes_per_second: float = _setting(
         0.0,
@@ -732,6 +795,7 @@ class Settings:
         "0 for no limit.",
         minimum=0,
         maximum=1e12,
+        reloads=True,
     )
 
     # -- handlers --------------------------------------------------------------------------
@@ -740,6 +804,7 @@ class Settings:
         "handlers",
         "Time setup() of a handler may take at start, and teardown() of all of them at the end.",
         minimum=SHORTEST_TIMEOUT_SECONDS,
+        reloads=True,
     )
     max_blocking_seconds: float = _setting(
         0.1,
@@ -850,6 +915,7 @@ class Settings:
         "mounts",
         "Largest body of a request to one of them, which reads it as it arrives; beyond it 413.",
         minimum=1,
+        reloads=True,
     )
 
     # -- shutdown --------------------------------------------------------------------------
@@ -858,12 +924,14 @@ class Settings:
         "shutdown",
         "Time between /readyz turning 503 and the end of accepting, for load balancers to see it.",
         minimum=0,
+        reloads=True,
     )
     drain_timeout_seconds: float = _setting(
         30.0,
         "shutdown",
         "Time for requests in flight after that; then their connections are cut, unanswered.",
         minimum=0,
+        reloads=True,
     )
 
     # -- logs ------------------------------------------------------------------------------
@@ -936,32 +1004,67 @@ class Settings:
             raise SettingsError(problems, settings)
         return settings
 
+    def merged(self, new: Settings) -> Settings:
+        """These with the values of others where a running process can take them.
+
+        Raises:
+            SettingsError: they are fine each for itself and cannot stand together.
+        """
+        taken = {s.name: getattr(new, s.name) for s in SETTINGS if s.reloads}
+        places = {s.name: (new if s.reloads else self).origins.get(s.name, "") for s in SETTINGS}
+        origins = {name: place for name, place in places.items() if place}
+        merged = replace(self, **taken, origins=origins)
+        problems = merged._disagreements()
+        if problems:
+            raise SettingsError(problems, merged)
+        return merged
+
+    def differences(self, other: Settings) -> list[Setting]:
+        """The settings that have another value there."""
+        return [s for s in SETTINGS if getattr(self, s.name) != getattr(other, s.name)]
+
+    def become(self, other: Settings) -> None:
+        """Take all values of others: whoever reads these at the time of use has the new ones.
+
+        The only change that there ever is, by a reload, between two turns of the event loop.
+        """
+        for declared in fields(self):
+            object.__setattr__(self, declared.name, getattr(other, declared.name))
+
     def _disagreements(self) -> list[Problem]:
         """Settings that are fine each for itself and cannot stand together."""
         problems = []
         if self.json_decoder != "orjson" and self.duplicate_keys != "accept":
             message = f"duplicate_keys reject does not go with json_decoder {self.json_decoder}"
-            problems.append(Problem("duplicate_keys", self.origins["duplicate_keys"], message))
+            problems.append(
+                Problem(
+                    "duplicate_keys", self.origins.get("duplicate_keys", "duplicate_keys"), message
+                )
+            )
         if self.reload == "on" and self.workers != 1:
             message = "reload is for development and goes with one worker only"
-            problems.append(Problem("reload", self.origins["reload"], message))
+            problems.append(Problem("reload", self.origins.get("reload", "reload"), message))
         if self.proxy_protocol == "required" and self.trusted_proxies == "none":
             message = "proxy_protocol required needs trusted_proxies: who may speak it"
-            problems.append(Problem("proxy_protocol", self.origins["proxy_protocol"], message))
+            problems.append(
+                Problem(
+                    "proxy_protocol", self.origins.get("proxy_protocol", "proxy_protocol"), message
+                )
+            )
         problems += self._tls_disagreements()
         if self.worker_restart_min_seconds > self.worker_restart_max_seconds:
             name = "worker_restart_min_seconds"
             if name not in self.origins:
                 name = "worker_restart_max_seconds"
             message = "worker_restart_min_seconds must not be above worker_restart_max_seconds"
-            problems.append(Problem(name, self.origins[name], message))
+            problems.append(Problem(name, self.origins.get(name, name), message))
         if self.buffered_max_bytes < 4 * self.request_body_max_bytes:
             # Whichever of the two was set; both are at their default only if neither was.
             name = "buffered_max_bytes"
             if name not in self.origins:
                 name = "request_body_max_bytes"
             message = "buffered_max_bytes must be at least four times request_body_max_bytes"
-            problems.append(Problem(name, self.origins[name], message))
+            problems.append(Problem(name, self.origins.get(name, name), message))
         return problems
 
     def _tls_disagreements(self) -> list[Problem]:
@@ -974,7 +1077,15 @@ class Settings:
             (ca and not clients, "tls_client_ca", "tls_client_ca needs tls_client_auth"),
             (clients and not certificate, "tls_client_auth", "tls_client_auth needs tls_cert"),
         )
-        return [Problem(name, self.origins[name], text) for is_so, name, text in wrong if is_so]
+        return [
+            Problem(name, self.origins.get(name, name), text)
+            for is_so, name, text in wrong
+            if is_so
+        ]
+
+
+#: Reads the settings of this process anew: they, and what is wrong with them.
+Reread = Callable[[], tuple[Settings, list[Problem]]]
 
 
 def _declarations() -> tuple[Setting, ...]:

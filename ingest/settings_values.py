@@ -73,6 +73,7 @@ class Setting:
         check: a further constraint on the value; raises ValueError with it in words.
         words: words that stand for a number, below `minimum` so that they are told apart.
         pairs: a text of the form `a=b,c=d`, which is a map in the settings file.
+        reloads: a running process takes a new value at a reload (SIGHUP).
         secret: it may hold secrets, so no message repeats it.
     """
 
@@ -88,6 +89,7 @@ class Setting:
     check: Callable[[str], None] | None = None
     words: Mapping[str, int] = field(default_factory=dict)
     pairs: bool = False
+    reloads: bool = False
     secret: bool = False
 
     @property

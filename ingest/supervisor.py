@@ -24,7 +24,9 @@ from gevent.event import Event
 
 from ingest import logs, machine, systemd
 from ingest.banner import Facts, banner
+from ingest.errors import IngestError
 from ingest.exits import ExitCode
+from ingest.handover import ADMIN, ENDING, MAIN, HandOver, Inherited, StartAnew
 from ingest.journal import DirectoryLock
 from ingest.link import Message
 from ingest.metrics import Metrics
@@ -42,10 +44,12 @@ from ingest.service_process import (
     unable_to_listen,
     warn_of_exposure,
 )
-from ingest.settings import Settings
+from ingest.settings import Reread, Settings
+from ingest.supervisor_handover import Predecessor, leave, settled, silenced
 from ingest.supervisor_listeners import Listener, open_listeners
 from ingest.supervisor_metrics import Gathering
 from ingest.supervisor_process import State, WorkerProcess
+from ingest.supervisor_rolling import Rolling
 from ingest.supervisor_slot import END_SECONDS, Slot
 
 log = logs.get_logger(__name__)
@@ -56,8 +60,11 @@ LOOK_SECONDS = 0.5
 GIVE_UP_SECONDS = 10.0
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, reread: Reread) -> int:
     """Serve with several workers until SIGTERM or SIGINT.
+
+    Args:
+        reread: reads the settings anew, for a reload.
 
     Returns:
         the process's exit code, the worst of all workers'.
@@ -67,6 +74,7 @@ def run(settings: Settings) -> int:
     """
     metrics = Metrics()
     heed_no_signals_yet()
+    handed = Inherited()
     writer = prepare(settings, metrics, None)
     try:
         missing = machine.cores_missing(settings.cpu_affinity)
@@ -78,8 +86,8 @@ def run(settings: Settings) -> int:
                 ExitCode.USAGE,
             )
         raise_descriptor_limit(settings)
-        with locked(settings) as lock:
-            return Supervisor(settings, metrics, lock).run()
+        with locked(settings, handed.lock) as lock:
+            return Supervisor(settings, metrics, reread, lock, handed).run()
     except Refused as refused:
         return fail(str(refused), refused.code)
     finally:
@@ -92,12 +100,25 @@ class Supervisor:
     Args:
         settings: resolved settings, with two workers or more.
         metrics: its own.
+        reread: as for `run`.
         lock: held, on the data directory.
+        handed: what the process had before.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, lock: DirectoryLock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        reread: Reread,
+        lock: DirectoryLock,
+        handed: Inherited,
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._lock = lock
+        self._handed = handed
+        self._predecessor = Predecessor(handed.descriptor)
+        self._handing_over = HandOver(settings, reread, metrics)
         self._slots = [
             Slot(
                 settings,
@@ -114,8 +135,14 @@ class Supervisor:
         self._admin: socket.socket | None = None
         self._next = 0
         self._stopping = False
+        #: the end was asked for, or a hand-over
         self._stop_asked = Event()
-        self._roll_asked = Event()
+        self._end_asked = False
+        self._paused = False
+        self._notifier = systemd.Notifier()
+        self._rolling = Rolling(
+            settings, reread, self._slots, metrics, self._notifier.reloads_or_serves
+        )
 
     def run(self) -> int:
         """Start the workers, see to them, stop them.
@@ -128,19 +155,31 @@ class Supervisor:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._ask_to_stop)
-        gevent.signal_handler(signal.SIGHUP, self._roll_asked.set)
-        gevent.signal_handler(signal.SIGUSR1, self._tell_all, "pause")
-        gevent.signal_handler(signal.SIGUSR2, self._tell_all, "resume")
+        gevent.signal_handler(signal.SIGHUP, self._rolling.ask)
+        gevent.signal_handler(signal.SIGUSR1, lambda: self._switch(not self._paused))
+        gevent.signal_handler(signal.SIGUSR2, self._handing_over.ask)
+        if self._handed.end_asked:
+            self._ask_to_stop()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         try:
-            if not self._start():
+            if not (self._take_over() if self._predecessor.there else self._start()):
                 return self._stop()
-            helpers = [gevent.spawn(self._roll), gevent.spawn(self._look)]
-            notifier = systemd.Notifier()
+            helpers = [
+                gevent.spawn(step) for step in (self._rolling.heed, self._rolling.roll, self._look)
+            ]
+            notifier = self._notifier
             notifier.ready(f"serves with {len(self._slots)} workers", lambda: bool(self._takers()))
+            self._handing_over.start(self._stop_asked.set)
             self._stop_asked.wait()
+            while self._handing_over.wanted:
+                self._stop_asked.clear()
+                self._become_new()
+                self._stop_asked.wait()
             notifier.stopping()
             gevent.killall(helpers)
             return self._stop()
+        except StartAnew:
+            raise
         except BaseException:
             self._give_up()
             raise
@@ -174,6 +213,38 @@ class Supervisor:
         self._announce(processes, address)
         return True
 
+    def _take_over(self) -> bool:
+        """Have the workers of the supervisor before, which are then replaced; always True."""
+        address = self._listen()
+        self._switch(self._predecessor.paused)
+        processes = self._predecessor.workers(self._heard)
+        for process in processes:
+            self._slots[process.number].process = process
+        for slot in self._slots:
+            slot.live()
+        if processes:
+            self._announce(processes, address)
+        self._rolling.begin()
+        return True
+
+    def _become_new(self) -> None:
+        """Raise `StartAnew`; return where the end was asked for, or it cannot be done now."""
+        self._rolling.hold()
+        self._notifier.reload_begins()
+        if not settled(self._slots, self._settings.drain_timeout_seconds):
+            self._handing_over.refuse("a worker is on its way in or out for too long")
+            self._notifier.reloads_or_serves(False)
+            self._rolling.go_on()
+        elif self._handing_over.wanted and silenced(self._slots) and self._handing_over.wanted:
+            log.info("supervisor.becomes_new")
+            raise leave(
+                self._slots,
+                self._admin,
+                self._lock.descriptor,
+                self._paused,
+                lambda: self._end_asked,
+            )
+
     def _all_reach(self, processes: list[WorkerProcess], state: State) -> bool:
         """Wait until all have come so far; False: a shutdown was asked for."""
         for process in processes:
@@ -187,13 +258,17 @@ class Supervisor:
         host, port = split_address(settings.bind)
         given = sockets_of_systemd(settings)
         try:
-            if systemd.MAIN in given:  # all workers accept from the one that there is
+            handed = self._handed.sockets(MAIN)
+            if handed:
+                sockets = handed
+            elif systemd.MAIN in given:  # all workers accept from the one that there is
                 sockets = [given[systemd.MAIN].dup() for _ in self._slots]
             else:
                 sockets = open_listeners(host, port, settings.backlog, settings.workers)
         except OSError as error:
             raise unable_to_listen(settings.bind, error) from error
-        self._admin = given.get(systemd.ADMIN) or listen_for_operators(settings)
+        admin = next(iter(self._handed.sockets(ADMIN)), None) or given.get(systemd.ADMIN)
+        self._admin = admin or listen_for_operators(settings)
         for slot, sock in zip(self._slots, sockets, strict=True):
             slot.listener = Listener(sock, self._hand_over, lambda: bool(self._takers()))
             slot.admin = self._admin
@@ -227,6 +302,11 @@ class Supervisor:
                 self._gathering.last_words(process, message)
             elif message.kind == "asked" and not self._stopping:
                 slot.replace()
+            elif message.kind == "reload":
+                gevent.spawn(self._reload, process, message)
+            elif message.kind == "switch":
+                self._switch(message.fields["pause"])
+                process.say("answer", id=message.fields["id"])
         self._tell_others()
 
     def _worker_ended(self, process: WorkerProcess) -> None:
@@ -294,32 +374,32 @@ class Supervisor:
         self._metrics.worker_adopted.value += len(descriptors)
         return True
 
-    # -- rolling restart -------------------------------------------------------------------
+    # -- what operators ask for ------------------------------------------------------------
 
-    def _roll(self) -> None:
-        """Replace the workers one by one whenever that is asked for."""
-        while True:
-            self._roll_asked.wait()
-            self._roll_asked.clear()
-            log.info("supervisor.restart_begins", workers=len(self._slots))
-            for slot in self._slots:
-                why = slot.replace().get()
-                if why is not None:
-                    log.error(
-                        "supervisor.restart_ends_early",
-                        number=slot.number,
-                        reason=why,
-                        remain=len(self._slots) - slot.number,
-                    )
-                    break
-            else:
-                log.info("supervisor.restart_done")
+    def _reload(self, process: WorkerProcess, message: Message) -> None:
+        """A worker was asked for a reload of all."""
+        answer: dict[str, Any] = {"conflict": True}
+        try:
+            outcome = self._rolling.reload(message.fields["by"])
+            answer = {"conflict": False, "outcome": outcome.document()}
+        except IngestError:
+            pass  # one is under way
+        process.say("answer", id=message.fields["id"], **answer)
+
+    def _switch(self, pause: bool) -> None:
+        """Have all consumers pause, or go on, and those of workers that are started later."""
+        self._paused = pause
+        for slot in self._slots:
+            slot.paused = pause
+        self._tell_all("pause" if pause else "resume")
 
     # -- stop ------------------------------------------------------------------------------
 
     def _ask_to_stop(self) -> None:
-        if self._stop_asked.is_set():
+        self._handing_over.cancel()
+        if self._end_asked:
             self._tell_all("hurry")
+        self._end_asked = True
         self._stop_asked.set()
 
     def _tell_all(self, kind: str) -> None:

@@ -71,18 +71,19 @@ class Listener:
         hand_over: Callable[[list[int]], bool],
         someone: Callable[[], bool],
     ) -> None:
-        self._sock = sock
+        #: kept open, whoever accepts
+        self.socket = sock
         self._hand_over = hand_over
         self._someone = someone
         self._standing_in: gevent.Greenlet | None = None
 
     def copy(self) -> int:
         """A descriptor for the worker; the caller's to close."""
-        return self._sock.dup().detach()
+        return self.socket.dup().detach()
 
     def stand_in(self) -> None:
         """Accept for the worker from now on."""
-        if self._standing_in is None and self._sock.fileno() >= 0:
+        if self._standing_in is None and self.socket.fileno() >= 0:
             self._standing_in = gevent.spawn(self._accept)
 
     def step_back(self) -> None:
@@ -97,11 +98,11 @@ class Listener:
             self.step_back()
             while self._someone() and self._pass_on():
                 pass
-        self._sock.close()
+        self.socket.close()
 
     def _accept(self) -> None:
         hub = get_hub()
-        watcher = hub.loop.io(self._sock.fileno(), _READABLE)
+        watcher = hub.loop.io(self.socket.fileno(), _READABLE)
         try:
             while True:
                 hub.wait(watcher)
@@ -115,7 +116,7 @@ class Listener:
         accepted: list[int] = []
         try:
             while len(accepted) < DESCRIPTORS_MAX:
-                accepted.append(self._sock.accept()[0].detach())
+                accepted.append(self.socket.accept()[0].detach())
         except BlockingIOError:
             pass
         except OSError as error:

@@ -107,7 +107,11 @@ class Gathering:
     def _own(self) -> Readings:
         """The supervisor's: a gauge of it that says nothing would spoil the least of all."""
         up = {labels: cell.read() for labels, cell in self._metrics.worker_up.items()}
-        return {**self._metrics.read_counted(), "worker_up": dict(up)}
+        reloads: Readings = {
+            name: {(): getattr(self._metrics, name).read()}
+            for name in ("reload_failed", "reload_last_success_timestamp_seconds")
+        }
+        return {**self._metrics.read_counted(), "worker_up": dict(up), **reloads}
 
 
 class _Processes(Collector):

@@ -90,6 +90,9 @@ class WorkerProcess:
         self._changed = Event()
         self._link: Link
         self._pidfd = -1
+        self._sending = False
+        self._reader: gevent.Greenlet
+        self._writer: gevent.Greenlet
         self._outbox: Queue[tuple[str, list[int], dict[str, Any], bytes]] = Queue()
 
     def start(self) -> None:
@@ -115,10 +118,48 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
+        self._attend()
+
+    def take_over(self, pid: int, descriptor: int, received: bytes) -> None:
+        """Have one that serves and that the supervisor before has let go.
+
+        Args:
+            descriptor: of the link to it; this object's.
+            received: what came of its next message already.
+
+        Raises:
+            OSError: it has ended.
+        """
+        get_hub().loop.install_sigchld()
+        self.pid = pid
+        self._link = link.inherited(descriptor, received)
+        try:
+            self._attend()
+        except OSError:
+            self._link.close()
+            raise
+        self._advance(State.SERVING)
+
+    def _attend(self) -> None:
         self._pidfd = os.pidfd_open(self.pid)
-        reader = gevent.spawn(self._read)
-        writer = gevent.spawn(self._write)
-        gevent.spawn(self._see_the_end, get_hub().loop.child(self.pid, False), reader, writer)
+        self._reader = gevent.spawn(self._read)
+        self._writer = gevent.spawn(self._write)
+        gevent.spawn(self._see_the_end, get_hub().loop.child(self.pid, False))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it has been told all that it is to be told."""
+        return self._outbox.empty() and not self._sending
+
+    def let_go(self) -> tuple[int, bytes]:
+        """Talk to it no more, for another supervisor does.
+
+        Returns:
+            a descriptor of the link, and what was received of its next message.
+        """
+        self._reader.kill(block=False)
+        self._writer.kill(block=False)
+        return self._link.let_go()
 
     # -- to the worker ---------------------------------------------------------------------
 
@@ -150,11 +191,13 @@ class WorkerProcess:
     def _write(self) -> None:
         while True:
             kind, descriptors, fields, blob = self._outbox.get()
+            self._sending = True
             try:
                 self._link.send(kind, blob=blob, descriptors=descriptors, **fields)
             except LinkBroken:
                 pass  # its end is seen elsewhere
             finally:
+                self._sending = False
                 for descriptor in descriptors:
                     os.close(descriptor)
 
@@ -213,15 +256,15 @@ class WorkerProcess:
             except ProcessLookupError:
                 pass  # it has just ended
 
-    def _see_the_end(self, watcher: Any, reader: gevent.Greenlet, writer: gevent.Greenlet) -> None:
+    def _see_the_end(self, watcher: Any) -> None:
         with watcher:
             get_hub().wait(watcher)
             self.exit_code = os.waitstatus_to_exitcode(watcher.rstatus)
         os.close(self._pidfd)
         self._pidfd = -1
-        reader.join(LAST_WORDS_SECONDS)
-        reader.kill()
-        writer.kill()
+        self._reader.join(LAST_WORDS_SECONDS)
+        self._reader.kill()
+        self._writer.kill()
         self._drop_outbox()
         self._link.close()
         self.reason = self.how_it_ended()

@@ -79,7 +79,11 @@ class Slot:
         self.listener: Listener | None = None
         #: the socket for operators, which all workers share
         self.admin: socket.socket | None = None
+        #: its consumers are to be paused from their start
+        self.paused = False
         self._settings = settings
+        #: those of the replacement that was asked for
+        self._wanted: Settings | None = None
         self._metrics = metrics
         for cause in ("died", "asked"):
             metrics.worker_restarts.cell(str(number), cause)  # there before the first one
@@ -110,28 +114,45 @@ class Slot:
 
     # -- first start -----------------------------------------------------------------------
 
-    def spawn(self) -> WorkerProcess:
+    def spawn(self, settings: Settings) -> WorkerProcess:
         """Start a process; it loads what it serves and waits.
+
+        Args:
+            settings: its own.
 
         Raises:
             OSError: no process can be started.
         """
         process = WorkerProcess(self.number, self._hear)
         process.start()
-        core = core_of(self.number, self._settings.cpu_affinity)
-        begin = begin_fields(Begin(self._settings, self.number, core))
+        core = core_of(self.number, settings.cpu_affinity)
+        begin = begin_fields(Begin(settings, self.number, core))
         process.say("begin", descriptors=[self._lock()], **begin)
         log.info("supervisor.worker_started", number=self.number, pid=process.pid, core=core)
         return process
 
     def begin(self) -> WorkerProcess:
         """Start the first process of all."""
-        self.process = self.spawn()
+        self.process = self.spawn(self._settings)
         return self.process
 
     def live(self) -> None:
         """See to it from now on, its process serves or is about to."""
         self._life = gevent.spawn(self._live)
+
+    @property
+    def settled(self) -> bool:
+        """Whether its process serves, or it has none."""
+        process = self.process
+        return self.successor is None and (process is None or process.state == State.SERVING)
+
+    def rest(self) -> None:
+        """See to it no more; its process goes on."""
+        self._stopping = True
+        if self._life is not None:
+            self._life.kill(block=False)
+        if self.listener is not None:
+            self.listener.step_back()
 
     def serve(self, process: WorkerProcess) -> None:
         """Let a process that has recovered its journal serve."""
@@ -139,7 +160,7 @@ class Slot:
         descriptors = [self.listener.copy()]
         if self.admin is not None:
             descriptors.append(os.dup(self.admin.fileno()))
-        process.say("serve", descriptors=descriptors)
+        process.say("serve", descriptors=descriptors, paused=self.paused)
 
     def stand_in(self, accept: bool) -> None:
         """Have the supervisor accept for this worker, or leave that to it again."""
@@ -156,14 +177,19 @@ class Slot:
         self._stopping = True
         self._woken.set()
 
-    def replace(self) -> AsyncResult:
+    def replace(self, settings: Settings | None = None) -> AsyncResult:
         """Ask for a new process in place of the one there is.
+
+        Args:
+            settings: its own, and of those after it once it serves; None: as they are.
 
         Returns:
             what tells when that is done: None, or why it was not.
         """
         if self._replacing is None:
             self._replacing = AsyncResult()
+        if settings is not None:
+            self._wanted = settings
         self._woken.set()
         return self._replacing
 
@@ -231,8 +257,9 @@ class Slot:
             None when it serves; otherwise why not. As long as it has not loaded what it is
             to serve, the old one goes on.
         """
+        settings, self._wanted = self._wanted or self._settings, None
         try:
-            new = self.successor = self.spawn()
+            new = self.successor = self.spawn(settings)
         except OSError as error:
             return f"no process can be started: {error.strerror}"
         try:
@@ -254,6 +281,7 @@ class Slot:
             self.serve(new)
             if new.wait(State.SERVING):
                 self.stand_in(False)
+                self._settings = settings
                 return None
         return "all workers stop" if self._stopping else _why(new)
 

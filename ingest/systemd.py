@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, MutableMapping
+from typing import TypeVar
 
 import gevent
 
 from ingest.logs import get_logger
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -97,6 +101,26 @@ class Notifier:
         self.say(READY="1", STATUS=status)
         if self._watchdog_seconds:
             self._watchdog = gevent.spawn(self._pat, healthy)
+
+    def reloading(self, reload: Callable[[], T]) -> T:
+        """Say that the service reloads, while it does."""
+        self.reloads_or_serves(True)
+        try:
+            return reload()
+        finally:
+            self.reloads_or_serves(False)
+
+    def reload_begins(self) -> None:
+        """Say that the service reloads; it ends when this process, or what it becomes, is ready."""
+        # As systemd's Type=notify-reload wants it, on the clock of CLOCK_MONOTONIC.
+        self.say(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+
+    def reloads_or_serves(self, reloads: bool) -> None:
+        """Say that a reload begins, or that it has ended."""
+        if reloads:
+            self.reload_begins()
+        else:
+            self.say(READY="1")
 
     def stopping(self) -> None:
         """Say that the service shuts down, which may take its time."""

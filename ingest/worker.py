@@ -10,6 +10,7 @@
     leave                    → closed, ended          make room for a successor
     stop                     → ended                  a shutdown of all
     hurry                                             cut what is being waited for
+    answer                   ← reload, switch          what operators ask for
     pause, resume                                     its consumers
                                health, asked (SIGTERM), gather → gathered
 
@@ -39,6 +40,7 @@ from ingest.metrics_wire import pack
 from ingest.service import Part, Service
 from ingest.service_process import LOG_STOP_SECONDS, Assembled, Refused, assemble, prepare
 from ingest.settings import Settings
+from ingest.worker_operations import BySupervisor
 
 log = logs.get_logger(__name__)
 
@@ -118,8 +120,7 @@ class Worker:
     def run(self) -> int:
         """As the function `run`."""
         gevent.signal_handler(signal.SIGTERM, self._ask_to_leave)
-        gevent.signal_handler(signal.SIGUSR1, self._pause)
-        gevent.signal_handler(signal.SIGUSR2, self._resume)
+        gevent.signal_handler(signal.SIGUSR1, lambda: consumers.toggle(by="signal"))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, *NOT_OURS))
         if self._begin.core is not None:
             machine.keep_on(self._begin.core)
@@ -147,6 +148,7 @@ class Worker:
 
     def _obey(self, assembled: Assembled) -> int:
         service = self._service = assembled.service
+        service.operations.reloads = service.operations.consumers = BySupervisor(self._ask)
         gevent.spawn(self._listen)
         self._say("loaded")
         if not self._told("recover"):
@@ -159,6 +161,8 @@ class Worker:
             service.abandon()
             return ExitCode.OK
         service.start(*(socket.socket(fileno=descriptor) for descriptor in step.descriptors))
+        if step.fields["paused"]:
+            self._pause()  # none has begun yet
         log.info("worker.started", pid=os.getpid(), records=facts.records)
         self._say("serving")
         gevent.spawn(self._tell_health)
@@ -193,7 +197,8 @@ class Worker:
         heeded: Mapping[str, Callable[[Message], None]] = {
             "others": self._others,
             "read": self._read,
-            "gathered": self._gathered,
+            "gathered": self._answered,
+            "answer": self._answered,
             "adopt": self._adopt,
             "hurry": lambda message: self._hurry(),
             "pause": lambda message: self._pause(),
@@ -249,25 +254,30 @@ class Worker:
             self._say("health", reason=self._service.shared_health.why_not())
             gevent.sleep(HEALTH_SECONDS)
 
-    # -- metrics of all --------------------------------------------------------------------
+    # -- what is asked of the supervisor ---------------------------------------------------
 
-    def _gather(self, accept: str | None) -> tuple[bytes, str] | None:
-        """The exposition of all workers, from the supervisor; None when it does not answer."""
+    def _ask(self, kind: str, seconds: float, **fields: Any) -> Message | None:
+        """Ask something and wait for the answer; None when there is none in time."""
         number = next(self._questions)
         answer = self._asked[number] = AsyncResult()
         try:
-            self._link.send("gather", id=number, accept=accept)
-            found: tuple[bytes, str] | None = answer.get(timeout=GATHER_SECONDS)
+            self._link.send(kind, id=number, **fields)
+            found: Message | None = answer.get(timeout=seconds)
         except (LinkBroken, gevent.Timeout):
             return None
         finally:
             del self._asked[number]
         return found
 
-    def _gathered(self, message: Message) -> None:
+    def _gather(self, accept: str | None) -> tuple[bytes, str] | None:
+        """The exposition of all workers; None when the supervisor does not answer."""
+        answer = self._ask("gather", GATHER_SECONDS, accept=accept)
+        return None if answer is None else (answer.blob, answer.fields["content_type"])
+
+    def _answered(self, message: Message) -> None:
         waiting = self._asked.get(message.fields["id"])
         if waiting is not None:
-            waiting.set((message.blob, message.fields["content_type"]))
+            waiting.set(message)
 
 
 def _as_fields(facts: Facts) -> dict[str, Any]:

@@ -66,6 +66,11 @@ def load(
     return [Mount(prefix, app) for prefix, (_, app) in found.items()]
 
 
+def overlapped(prefixes: Collection[str], paths: Collection[str]) -> list[str]:
+    """Of paths that event types want, those that a mount has."""
+    return [path for path in paths if any(_overlap(prefix, path) for prefix in prefixes)]
+
+
 def _add(
     found: dict[str, tuple[str, Any]],
     prefix: str,

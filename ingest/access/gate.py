@@ -14,11 +14,12 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import gevent
 
 from ingest.access import keys_file
-from ingest.access.keys import Denied, KeysError
+from ingest.access.keys import Denied, Keys, KeysError
 from ingest.access.principal import Principal
 from ingest.errors import IngestError
 from ingest.http.head import Head
@@ -33,6 +34,13 @@ log = get_logger(__name__)
 LOOK_SECONDS = 1.0
 REALM = 'realm="ingest"'
 _READING = ("/v1/schemas", "/v1/journal")
+
+
+class Read(NamedTuple):
+    """A keys file that was read: its keys, and what tells this state of it from another."""
+
+    keys: Keys
+    stamp: tuple[int, int, int, int] | None
 
 
 class Gate:
@@ -175,20 +183,34 @@ class Gate:
         Returns:
             what is wrong with it.
         """
+        try:
+            read = self.read()
+        except KeysError as error:
+            return error.problems
+        self.adopt(read)
+        return []
+
+    def read(self) -> Read:
+        """Read the file anew, and change nothing yet.
+
+        Raises:
+            KeysError: the file cannot be used.
+        """
         found = stamp(self._path)
         try:
-            keys = keys_file.load(self._path)
+            return Read(keys_file.load(self._path), found)
         except KeysError as error:
             self._stamp = found  # said once for each state of the file
             self._metrics.keys_reloads.cell("failed").value += 1
             log.error("keys.reload_failed", file=str(self._path), problems=error.problems)
-            return error.problems
-        self._stamp = found
-        self._keys = keys
+            raise
+
+    def adopt(self, read: Read) -> None:
+        """Let in who has a key of these from now on."""
+        self._keys, self._stamp = read
         self._metrics.keys_reloads.cell("done").value += 1
-        log.info("keys.reloaded", file=str(self._path), keys=len(keys))
+        log.info("keys.reloaded", file=str(self._path), keys=len(read.keys))
         self._decide_anew()
-        return []
 
     def _decide_anew(self) -> None:
         self._changes_at = self._keys.changes_at(time.time())

@@ -18,13 +18,10 @@ from ingest.access import signatures
 from ingest.access.keys import KeysError
 from ingest.access.principal import Principal
 from ingest.errors import IngestError
-from ingest.logs import get_logger
 
 if TYPE_CHECKING:
     from ingest.metrics import Metrics
     from ingest.type_options import Webhook
-
-log = get_logger(__name__)
 
 #: Signatures of a type that are remembered; beyond it nothing more is taken until one is old,
 #: because what is forgotten too early could be sent again.
@@ -140,6 +137,10 @@ class SignedWebhook:
             if found is not None and found[1] == _identity(exchange):
                 del self._seen[digest]
 
+    def remember(self, before: SignedWebhook) -> None:
+        """Take over what another one of the same type has seen, and sees."""
+        self._seen = before._seen
+
     def _forget_old(self, now: float) -> None:
         """Those that came first go first; one signed ahead of our clock may hold some back."""
         while self._seen:
@@ -158,7 +159,7 @@ class Webhooks:
     """Those of all types that have one."""
 
     def __init__(self) -> None:
-        self._by_type: dict[str, tuple[SignedWebhook, Webhook]] = {}
+        self._by_type: dict[str, SignedWebhook] = {}
 
     def serve(
         self,
@@ -166,8 +167,12 @@ class Webhooks:
         options: Webhook,
         metrics: Metrics,
         refuse: Callable[[Any, IngestError], None],
+        before: Webhooks | None = None,
     ) -> SignedWebhook:
         """The webhook of one more type.
+
+        Args:
+            before: those until now: signatures they have seen are not taken again.
 
         Raises:
             KeysError: its secret cannot be used.
@@ -176,31 +181,11 @@ class Webhooks:
             made = SignedWebhook(type_name, options, metrics, refuse)
         except (OSError, ValueError) as error:
             raise KeysError([f"webhook of {type_name}: {_reason(error)}"]) from None
-        self._by_type[type_name] = made, options
+        known = before._by_type.get(type_name) if before is not None else None
+        if known is not None:
+            made.remember(known)
+        self._by_type[type_name] = made
         return made
-
-    def problems(self) -> list[str]:
-        """What is wrong with the secrets as they are now."""
-        return problems_of((name, options) for name, (_, options) in self._by_type.items())
-
-    def reload(self) -> list[str]:
-        """Read the secrets anew, all or none.
-
-        Returns:
-            what is wrong with them.
-        """
-        read, problems = {}, []
-        for name, (webhook, options) in self._by_type.items():
-            try:
-                read[webhook] = secrets_of(options, os.environ)
-            except (OSError, ValueError) as error:
-                problems.append(f"webhook of {name}: {_reason(error)}")
-        if problems:
-            log.error("webhooks.reload_failed", problems=problems)
-            return problems
-        for webhook, keys in read.items():
-            webhook.keys = keys
-        return []
 
 
 def problems_of(webhooks: Iterable[tuple[str, Webhook]]) -> list[str]:

@@ -138,12 +138,13 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_body", "_cache", "_guess", "_head", "_limits", "_position", "_scanned",
-        "_size", "buffer",
+        "_body", "_cache", "_guess", "_head", "_position", "_scanned",
+        "_size", "buffer", "limits",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, cache: HeadCache) -> None:
-        self._limits = limits
+        #: may be replaced: the next request has the new ones
+        self.limits = limits
         self._cache = cache
         self._guess = cache.guess
         #: bytes of the last head that was searched for
@@ -258,7 +259,7 @@ class RequestParser:
         self._position = 0
         body: SizedStream | ChunkedStream
         if head.chunked:
-            limits = self._limits
+            limits = self.limits
             limits = limits._replace(request_body_max_bytes=limits.streamed_body_max_bytes)
             body = ChunkedStream(limits, rest)
         else:
@@ -318,7 +319,7 @@ class RequestParser:
             if raw.startswith(b"\r\n"):
                 # RFC 9112 section 2.2: one empty line in front of a request is ignored
                 raw = raw[2:]
-            head = parse_head(raw, self._limits)
+            head = parse_head(raw, self.limits)
             self._cache.put(raw, head)
         return head
 
@@ -332,7 +333,7 @@ class RequestParser:
         stray = STRAY.search(buffer, unseen)
         if stray is not None:
             raise IngestError("bad_request", stray_fault(stray[0]))
-        limits = self._limits
+        limits = self.limits
         begin = buffer[2:] if buffer.startswith(b"\r\n") else buffer
         line_end = begin.find(b"\r\n", 0, limits.request_line_max_bytes + 2)
         if line_end >= 0:
@@ -368,7 +369,7 @@ class RequestParser:
         self._position = 0
         if not head.chunked:
             return _SizedBody(head.content_length or 0, buffer[position:])
-        decoder = ChunkedDecoder(self._limits)
+        decoder = ChunkedDecoder(self.limits)
         position = decoder.decode(buffer, position)
         if decoder.done:  # it is taken next; what is pipelined behind stays where it is
             self.buffer = buffer

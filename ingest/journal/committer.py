@@ -140,7 +140,6 @@ class Journal:
         Raises:
             OSError: the directory cannot be made, read or written; `filename` says where.
         """
-        self._loop = get_hub().loop
         report, segment = recover(self._storage, self._directory, time.monotonic())
         if report.last_id is not None and self.id_source.resume(report.last_id):
             log.warning("journal.clock_behind", last_id=report.last_id.decode())
@@ -164,6 +163,7 @@ class Journal:
         """Start the committer greenlet and the native thread; after `open`."""
         if self._writer is None:
             raise RuntimeError("open() comes before start()")
+        self._loop = get_hub().loop
         self._wake = self._loop.async_()
         self._wake.start(self._schedule)
         self._greenlet = gevent.spawn(self._run)
@@ -272,6 +272,12 @@ class Journal:
         if since is not None and time.monotonic() - since > STUCK_SECONDS:
             return f"a commit has not returned for {time.monotonic() - since:.0f} s"
         return None
+
+    def keep_free(self, reserve_bytes: int) -> None:
+        """Take nothing from now on with less free space than this."""
+        if self._writer is not None:
+            self._writer.reserve_bytes = reserve_bytes
+            self._metrics.journal_reserve_bytes.value = reserve_bytes
 
     def _show_gauges(self) -> None:
         metrics, writer = self._metrics, self._writer

@@ -187,6 +187,14 @@ class Janitor:
         gevent.spawn(self._run)
         _start_thread(self._serve, ())
 
+    def keep_for(self, journals: Sequence[JournalDirectory]) -> None:
+        """Keep what is stored for as long as these say, from the next look on.
+
+        Args:
+            journals: the same ones, with other retentions.
+        """
+        self._sweeper.coming = list(journals)
+
     def stop(self, timeout: float) -> bool:
         """End the thread; work that is not finished leaves everything as it was.
 

@@ -33,8 +33,12 @@ class DirectoryLock:
         self._directory = directory
         self._descriptor = -1
 
-    def acquire(self) -> None:
+    def acquire(self, inherited: int | None = None) -> None:
         """Take the lock, or say at once who has it.
+
+        Args:
+            inherited: the open lock file of the process that became this one, which holds the
+                lock already.
 
         Raises:
             DataDirectoryLocked: another process holds it.
@@ -45,6 +49,12 @@ class DirectoryLock:
         storage.require_writable(self._directory)
         path = self._directory / LOCK_NAME
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        if inherited is not None:
+            if os.path.sameopenfile(inherited, descriptor):
+                os.close(descriptor)
+                descriptor = inherited
+            else:
+                os.close(inherited)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -100,6 +100,12 @@ class Surveyor:
         self._wall_clock = wall_clock
         self._known: dict[str, dict[Path, Known]] = {}
 
+    def forget_retention(self) -> None:
+        """How long files are kept is to be looked up again."""
+        for files in self._known.values():
+            for known in files.values():
+                known.keep_seconds = None
+
     def look_at(self, journal: JournalDirectory) -> Survey:
         """All there is; what a crash left of a compression is removed on the way.
 

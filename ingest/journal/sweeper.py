@@ -133,6 +133,8 @@ class Sweeper:
         wall_clock: Callable[[], float],
     ) -> None:
         self._journals = journals
+        #: the same ones with other retentions, from the next sweep on; another thread sets it
+        self.coming: list[JournalDirectory] | None = None
         self._compression = compression
         self._storage = storage
         self._tell = tell
@@ -147,6 +149,9 @@ class Sweeper:
 
     def sweep(self) -> bool:
         """Do what is due now; returns whether there may be more of it."""
+        if self.coming is not None:
+            self._journals, self.coming = self.coming, None
+            self._surveyor.forget_retention()
         more = False
         for journal in self._journals:
             if self._clock() < self._held_until.get(journal.name, 0.0):

@@ -47,8 +47,9 @@ DELIVERY_SECONDS = 2_147_483.0
 INFLIGHT_MAX_BYTES = 16 << 20
 #: How often it is looked up how many bytes are not forwarded.
 LAG_SECONDS = 1.0
-#: How long the end waits for reports where nothing is being delivered.
-UNWELL_SECONDS = 1.0
+#: How long the end waits while nothing is being delivered, and how often it looks.
+STALLED_SECONDS = 2.0
+LOOK_SECONDS = 0.05
 
 
 class Forwarder:
@@ -152,11 +153,8 @@ class Forwarder:
         for forwarder in self._partitions:
             forwarder.wake()
         gevent.joinall(self._greenlets, timeout_seconds)
-        left = max(0.0, deadline - monotonic())
-        producer = self._shared.producer
-        if producer.troubles.since is not None or producer.healthy() is not None:
-            left = min(left, UNWELL_SECONDS)
-        producer.close(left)
+        self._flush(deadline)
+        self._shared.producer.close(0.0)
         if not all(greenlet.dead for greenlet in self._greenlets):
             log.error("forwarder.stuck")
             return
@@ -169,6 +167,15 @@ class Forwarder:
                 lag_events=forwarder.lag_events,
             )
         self._shared.threads.close()
+
+    def _flush(self, deadline: float) -> None:
+        """Wait for reports, as long as any come."""
+        producer = self._shared.producer
+        left, since = producer.outstanding_messages, monotonic()
+        while left and monotonic() < min(deadline, since + STALLED_SECONDS):
+            gevent.sleep(LOOK_SECONDS)
+            if producer.outstanding_messages != left:
+                left, since = producer.outstanding_messages, monotonic()
 
     # -- where it begins ---------------------------------------------------------------------
 

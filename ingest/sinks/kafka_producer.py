@@ -8,7 +8,7 @@
 librdkafka never cooperates with the event loop, but `produce` only puts a message into its queue.
 That there are reports, a native thread learns, which waits for them within librdkafka. It takes one
 and wakes the hub, which takes the rest while the thread rests: a report is a call into Python, and
-each one that the thread took would stop the hub for a moment (docs/decisions/0004).
+each one that the thread took would stop the hub for a moment (docs/decisions/0005).
 
 Bounds: what waits for its report is at most `inflight_max_bytes` (or one request's messages, if
 these are larger); beyond it `judge` refuses. A message is given up after

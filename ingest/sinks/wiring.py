@@ -97,7 +97,23 @@ class Sinks:
         self.remote.answers = answers
         self.remote.yield_turn = yield_turn
         for name, sink in self.remote.sinks.items():
-            targets[name].answer_from(sink)
+            if name in targets:
+                targets[name].answer_from(sink)
+
+    def changes(self, registry: Registry, settings: Settings) -> list[str]:
+        """Types whose way to Kafka is another one there, which takes a restart."""
+        wanted = routes_of(registry.types.values(), settings)
+        return [
+            name
+            for name, route in wanted.items()
+            if route != self.routes.get(name, route._replace(kafka=False, rejected_topic=None))
+            and any(r.kafka or r.rejected_topic for r in (route, self.routes.get(name, route)))
+        ]
+
+    def follow(self, registry: Registry, settings: Settings) -> None:
+        """The types are these now; none of them has changed its way to Kafka."""
+        self.routes = routes_of(registry.types.values(), settings)
+        self.mixed = self.remote is not None and self.journaled
 
     def forward(
         self,

@@ -255,7 +255,7 @@ def test_sys_exit_in_consume_ends_nothing(serve: Serve) -> None:
     assert served.gateway.stop() == 0
 
 
-def test_a_signal_pauses_and_resumes(serve: Serve) -> None:
+def test_a_signal_pauses_and_the_next_one_resumes(serve: Serve) -> None:
     served = serve("def consume(events):\n    note(events)\n")
     served.post(1)
     until(lambda: served.numbers() == [1])
@@ -265,7 +265,7 @@ def test_a_signal_pauses_and_resumes(serve: Serve) -> None:
     until(lambda: served.metric("lag_events") == 2 and served.metric("lag_bytes") > 100)
     until(lambda: served.metric("lag_seconds") > 0)
     assert served.numbers() == [1]
-    served.gateway.send_signal(signal.SIGUSR2)
+    served.gateway.send_signal(signal.SIGUSR1)
     until(lambda: served.numbers() == [1, 2, 3])
     until(lambda: [served.metric(n) for n in ("paused", "lag_events", "lag_bytes")] == [0, 0, 0])
     assert served.metric("lag_seconds") == 0
@@ -485,7 +485,7 @@ def test_each_worker_consumes_its_partition_and_a_signal_reaches_all(serve: Serv
     for n in range(40):
         served.post(n)
     assert served.calls() == []
-    served.gateway.send_signal(signal.SIGUSR2)
+    served.gateway.send_signal(signal.SIGUSR1)
     until(lambda: len(served.numbers()) == 40)
     assert sorted(served.numbers()) == list(range(40))
     for partition in (0, 1):

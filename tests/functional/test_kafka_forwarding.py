@@ -113,14 +113,14 @@ def test_a_gateway_that_is_killed_again_and_again_loses_nothing_and_repeats_by_i
             gateway.kill()
     until(lambda: forwarded(gateway))
     assert gateway.stop() == 0
-    found = consume(brokers.addresses, "killed.keyed", 1 << 30, timeout=5)
+    sent = 1 << 30  # what was sent in lives that were killed is not known
+    found = consume(brokers.addresses, "killed.keyed", sent, timeout=3)
     assert {message.id for message in found} == set(ids)
     once = first_of_each(found)
     for key in {message.key for message in once}:
         of_key = [m.json()["n"] for m in once if m.key == key]
         assert of_key == sorted(of_key)
     gateway.start()
-    assert gateway.log_lines()[-1] is not None
     ids += send(gateway, "keyed", range(5000, 5001))
     until(lambda: forwarded(gateway))
     # What was delivered before it ended in peace is not sent again.
@@ -159,8 +159,8 @@ def test_what_was_not_forwarded_is_kept_by_retention_and_sent_by_the_next_start(
     make: Make,
 ) -> None:
     flags = (
-        "--segment-max", "64KiB", "--segment-fill", "0", "--retention-max", "64KiB",
-        "--retention-check", "100ms",
+        "--segment-max", "64KiB", "--segment-compress-after", "0", "--retention-max", "20KiB",
+        "--disk-reserve", "0",
     )  # fmt: skip
     with MockBrokers() as brokers:
         gateway = make(brokers.addresses, "kept", *flags).start()
@@ -169,7 +169,8 @@ def test_what_was_not_forwarded_is_kept_by_retention_and_sent_by_the_next_start(
         brokers.hold()
         for start in range(10, 2010, 100):
             ids += send(gateway, "keyed", range(start, start + 100))
-        until(lambda: gateway.metric("ingest_retention_held_bytes") > 0)
+        blocked = 'ingest_journal_retention_blocked_segments{journal="journal"}'
+        until(lambda: gateway.metric(blocked) >= 3)
         # Brokers that hang do not hold up the end.
         assert gateway.stop() == 0
         assert len(gateway.journal()) >= 2000
@@ -178,7 +179,8 @@ def test_what_was_not_forwarded_is_kept_by_retention_and_sent_by_the_next_start(
         until(lambda: forwarded(gateway))
         found = consume(brokers.addresses, "kept.keyed", 2010)
         assert set(ids) <= {message.id for message in found}
-        until(lambda: gateway.metric("ingest_journal_segments") < 4)
+        until(lambda: gateway.metric(blocked) == 0)
+        until(lambda: len(gateway.journal()) < 2000)
 
 
 def test_a_message_that_kafka_never_takes_is_put_aside_and_blocks_nobody(
@@ -194,7 +196,7 @@ def test_a_message_that_kafka_never_takes_is_put_aside_and_blocks_nobody(
     assert gateway.metric('ingest_forward_dead_letters_total{partition="0"}') == 2
     assert gateway.metric('ingest_forward_retries_total{partition="0"}') >= 5
     assert gateway.stop() == 0
-    dead = gateway.journal("--from", "dead")
+    dead = gateway.journal("--dead")
     assert [event["id"] for event in dead] == large
     assert "too large" in dead[0]["ingestdeaderror"].lower()
     assert dead[0]["ingestdeadattempts"] == 3

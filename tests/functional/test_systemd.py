@@ -98,6 +98,27 @@ def test_several_workers_share_it_and_operators_have_their_own(
         assert gateway.stop() == 0
 
 
+def test_a_process_that_starts_anew_in_development_keeps_both_sockets(
+    tmp_path: Path, listening: Callable[[], socket.socket]
+) -> None:
+    main, admin = listening(), listening()
+    schemas = tmp_path / "schemas"
+    schemas.mkdir()
+    (schemas / "thing.json").write_text('{"type": "object"}')
+    places = ("--schemas", str(schemas), "--handlers", str(tmp_path / "handlers"))
+    flags = (*places, "--reload", "--admin-bind", "127.0.0.1:0")
+    gateway = Activated(tmp_path / "data", {"main": main, "admin": admin}, *flags).start()
+    try:
+        (schemas / "other.json").write_text('{"type": "object"}')
+        until(lambda: gateway.log().count('"service.started"') == 2)
+        assert gateway.post("/v1/events/other", {}).status == 202
+        with socket.create_connection(admin.getsockname()) as operator:
+            operator.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert operator.recv(12) == b"HTTP/1.1 200"
+    finally:
+        assert gateway.stop() == 0
+
+
 def test_a_socket_for_operators_that_nobody_asked_for_is_a_clear_error(
     tmp_path: Path, listening: Callable[[], socket.socket]
 ) -> None:
@@ -175,8 +196,8 @@ def test_sighup_reads_the_keys_anew(tmp_path: Path, new_gateway: Callable[..., G
     keys.chmod(0o600)
     gateway = new_gateway("--keys-file", str(keys))
     gateway.send_signal(signal.SIGHUP)
-    until(lambda: '"access.reloaded"' in gateway.log())
+    until(lambda: '"reload.done"' in gateway.log())
     keys.write_text("{")
     gateway.send_signal(signal.SIGHUP)
-    until(lambda: '"access.reload_refused"' in gateway.log())
+    until(lambda: '"reload.refused"' in gateway.log())
     assert gateway.request("GET", "/livez").status == 200

@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_used_changes_nothing_and_is_said_once(
     said = [line for line in gateway.log_lines() if line["event"] == "tls.reload_failed"]
     assert said[0]["problems"] == [f"{gateway.certificate}: no certificate in PEM is in it"]
     gateway.send_signal(signal.SIGHUP)
-    until(lambda: "access.reload_refused" in gateway.log())
+    until(lambda: "reload.refused" in gateway.log())
     assert shown(gateway) == first
     second = replace(gateway)
     until(lambda: shown(gateway) == second)

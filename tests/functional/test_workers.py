@@ -156,9 +156,9 @@ def test_sighup_with_a_broken_schema_keeps_the_old_workers_and_says_so(
     before = pids(gateway)
     (schemas / "fresh.json").write_text('{"type": "nope"}')
     gateway.send_signal(signal.SIGHUP)
-    until(lambda: events(gateway, "supervisor.restart_ends_early"))
-    (line,) = events(gateway, "supervisor.restart_refused")
-    assert "fresh.json" in line["reason"]
+    until(lambda: events(gateway, "reload.refused"))
+    (line,) = events(gateway, "reload.refused")
+    assert "fresh.json" in line["file"]
     assert pids(gateway) == before
     assert all(alive(pid) for pid in before)
     assert not events(gateway, "service.draining")

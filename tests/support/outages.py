@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
+from tests.support.certificates import DAY, HOST, NOW, EncryptedGateway
 from tests.support.events import METRICS, metric
 from tests.support.gateway import Client, Gateway
 from tests.support.mock_kafka import MockBrokers
@@ -110,6 +111,11 @@ class Outage:
         return Gateway(
             self.directory / "data", *folders, *self.flags, env=self.env, wrapper=wrapper
         )
+
+    @property
+    def port(self) -> int:
+        """Where its metrics are."""
+        return self.gateway.port
 
     def cause(self) -> None:
         """Bring it about, or keep it up; called several times a second."""
@@ -499,9 +505,32 @@ class LostPlace(DeadSink):
         """Nothing is left to be done: no more is lost, and no more is poison."""
 
 
+class OldCertificate(Outage):
+    """A certificate ends in some days, and is renewed."""
+
+    stages = ({"IngestCertificateExpires"},)
+
+    def made(self, *wrapper: str) -> Gateway:
+        folders = [f"--{name}={self.directory}/{name}" for name in ("schemas", "handlers")]
+        made = EncryptedGateway(self.directory, *folders, "--admin-bind", "127.0.0.1:0")
+        made.authority.issue("server", HOST, not_after=NOW + 10 * DAY)
+        self._authority = made.authority
+        self._port = 0
+        return made
+
+    @property
+    def port(self) -> int:
+        self._port = self._port or self.gateway.admin_port()
+        return self._port
+
+    def heal(self) -> None:
+        self._authority.issue("server", HOST, not_after=NOW + 90 * DAY)
+
+
 OUTAGES: tuple[type[Outage], ...] = (
     Nothing, Crash, DeadWorkers, FailingHandler, BlockedHub, Overload, Crowd, WrongKeys,
     FillingDisk, FullDisk, BrokenDisk, SlowDisk, HeldBrokers, DeadSink, LostPlace,
+    OldCertificate,
 )  # fmt: skip
 
 

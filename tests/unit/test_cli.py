@@ -110,7 +110,7 @@ def test_help_names_every_flag_variable_command_and_exit_code(
     text = " ".join(capsys.readouterr().out.split())
     for setting in SETTINGS:
         assert f"{setting.flag} {setting.metavar}" in text
-        assert f"{setting.env})" in text
+        assert f"{setting.env}{'; reloads' if setting.reloads else ''})" in text
     for code in ExitCode:
         assert f"{code:d} {code.name} {EXIT_MEANINGS[code]}" in text
     for command in ("serve", "check", "journal"):

@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("peer",),
     ("access", "registry", "journal", "dedupe", "followers", "handlers/loader"),
+    ("findings", "reload_outcome", "handover"),
     ("sinks",),
     (
         "handlers/runner",
@@ -72,7 +73,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("responder",),
     ("admission", "handling", "refusing", "wsgi"),
     ("admin", "pipeline", "endpoints", "openapi", "server"),
-    ("slow", "debug"),
+    ("slow", "debug", "operations", "serving"),
+    ("reloading",),
     ("service", "banner", "supervisor", "worker"),
     ("check", "cli_parser"),
     ("docs", "cli", "testing"),

@@ -14,7 +14,6 @@ import pytest
 from ingest.access import webhooks
 from ingest.access.gate import Gate
 from ingest.access.keys import Keys, KeysError
-from ingest.access.reloading import Access
 from ingest.access.webhooks import SignedWebhook, Webhooks
 from ingest.errors import IngestError
 from ingest.metrics import Metrics
@@ -69,23 +68,24 @@ def test_signatures_are_forgotten_when_they_are_old(
     webhook.check(sent(b"more"))
 
 
-def test_secrets_are_read_anew_all_or_none(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("first\n")
-    (tmp_path / "b").write_text("first\n")
+def test_a_reload_reads_the_secrets_anew_and_forgets_no_signature(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("first\n")
+    options = Webhook("github", secret_file=str(secret))
     hooks = Webhooks()
-    one, two = (
-        hooks.serve(n, Webhook("github", secret_file=str(tmp_path / n)), Metrics(), lambda *_: None)
-        for n in "ab"
-    )
-    access = Access(None, hooks)
-    (tmp_path / "a").write_text("first\nsecond\n")
-    (tmp_path / "b").unlink()
-    (problem,) = access.reload()
-    assert "webhook of b" in problem and "No such file" in problem
-    assert one.keys == two.keys == [b"first"]
-    (tmp_path / "b").write_text("third\n")
-    assert access.reload() == []
-    assert (one.keys, two.keys) == ([b"first", b"second"], [b"third"])
+    before = hooks.serve("push", options, Metrics(), lambda *_: None)
+    before.check(sent(b"a"))
+    secret.write_text("first\nsecond\n")
+    after = Webhooks().serve("push", options, Metrics(), lambda *_: None, hooks)
+    with pytest.raises(IngestError, match="sent before"):
+        after.check(sent(b"a"))
+    after.check(sent(b"a", "second"))
+    late = sent(b"b")
+    before.check(late)  # it was in flight when the reload came
+    with pytest.raises(IngestError, match="sent before"):
+        after.check(sent(b"b"))
+    before.failed(late)
+    after.check(sent(b"b"))
 
 
 def gate(directory: Path, clients: list[dict[str, Any]]) -> Gate:
