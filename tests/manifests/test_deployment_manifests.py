@@ -133,6 +133,12 @@ def test_compose_understands_its_file() -> None:
     assert done.returncode == 0, done.stderr
     services = json.loads(done.stdout)["services"]
     assert services["prometheus"]["depends_on"]["ingest"]["condition"] == "service_healthy"
+    both = [str(COMPOSE), str(COMPOSE.with_name("kafka.yaml"))]
+    done = subprocess.run([*command, *both], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    with_kafka = json.loads(done.stdout)["services"]
+    assert with_kafka["ingest"]["depends_on"]["kafka"]["condition"] == "service_healthy"
+    assert set(with_kafka) == {*services, "kafka"}
     wrong = COMPOSE.read_text().replace("mem_limit:", "memory_limit:")
     again = subprocess.run(
         [*command, "/dev/stdin"], input=wrong, capture_output=True, text=True, timeout=110
