@@ -87,6 +87,7 @@ class Target:
         metrics: Metrics,
         log: Log,
         depth_max: int = 0,
+        schemas_url: str = "",
     ) -> None:
         name = event_type.name
         self.append = log.append
@@ -94,7 +95,7 @@ class Target:
         self.remote: Any = None
         self.event_type = event_type
         self.name = name
-        self.dataschema = event_type.dataschema
+        self.dataschema = schemas_url + event_type.dataschema
         self.validator = event_type.validator
         self.is_valid = event_type.validator.is_valid
         typed = event_type.validator.typed

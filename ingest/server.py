@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import gevent
 from gevent.event import Event
@@ -49,8 +50,10 @@ SWEEP_SECONDS = 0.5
 UNSENT_IN_KERNEL_BYTES = 128 << 10
 #: Connections looked at between two turns of the event loop.
 SWEEP_CHUNK = 2000
-#: Caches of heads for peers who are judged in another way than most; others do without.
+#: Caches of heads for peers who are judged in another way than most. Kinds of peers beyond that
+#: have small ones, for as long as there is a connection of that kind.
 CACHES_MAX = 32
+PASSING_ENTRIES = 8
 #: Answers that are counted each time, so the plan for them is not kept with the head.
 _COUNTED_REFUSALS = frozenset((401, 403))
 
@@ -156,6 +159,7 @@ class Server:
         self._admin_router = admin_router
         self._cache = HeadCache(settings.head_cache_entries)
         self._caches: dict[Any, HeadCache] = {PLAIN: self._cache}
+        self._passing: WeakValueDictionary[Any, HeadCache] = WeakValueDictionary()
         #: None where everybody is treated alike
         self.door = Door.of(settings, metrics)
         self._limits = self._limits_of(settings)
@@ -382,9 +386,13 @@ class Server:
     def _cache_for(self, kind: Any) -> HeadCache:
         found = self._caches.get(kind)
         if found is None:
-            if len(self._caches) >= CACHES_MAX:
-                return HeadCache(0)
-            found = self._caches[kind] = HeadCache(self.settings.head_cache_entries)
+            found = self._passing.get(kind)
+        if found is None:
+            entries = self.settings.head_cache_entries
+            if len(self._caches) < CACHES_MAX:
+                found = self._caches[kind] = HeadCache(entries)
+            else:
+                found = self._passing[kind] = HeadCache(min(PASSING_ENTRIES, entries))
         return found
 
     def plan(self, head: Head, peer: Peer) -> Plan:
@@ -426,7 +434,7 @@ class Server:
 
     def forget_plans(self) -> None:
         """Drop every cached decision, after the routes have changed."""
-        for cache in self._caches.values():
+        for cache in (*self._caches.values(), *self._passing.values()):
             cache.clear()
 
     # -- answers that need no pool ---------------------------------------------------------

@@ -290,6 +290,7 @@ class Service:
             registry,
             self.settings.compress_min_bytes,
             journal=endpoints_journal.offered(self.settings),
+            schemas_base=self.settings.schemas_base,
         )
         return Serving(self._lasting, registry, endpoints, self._table, self._quotas, before)
 

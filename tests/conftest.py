@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import os  # noqa: E402
+import signal  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -18,6 +19,11 @@ from tests.support.certificates import EncryptedGateway, Serve  # noqa: E402
 from tests.support.gateway import Gateway  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A shell that starts this in the background lets it ignore SIGINT, and so would the programs that
+# are tested; what has a handler here they get as it is by default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis_settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis_settings.load_profile("default")

@@ -163,7 +163,7 @@ class HeadCache:
             likely to be a head.
     """
 
-    __slots__ = ("_generation_max", "_old", "_young", "guess")
+    __slots__ = ("__weakref__", "_generation_max", "_old", "_young", "guess")
 
     def __init__(self, entries: int) -> None:
         self._generation_max = entries // 2

@@ -47,14 +47,14 @@ def is_unauthorized(error: Any) -> bool:
     return ANSWERS.get(error.name()) == "sink_unauthorized"
 
 
-def failure_of(error: Any, topic: str, trouble: Any) -> IngestError:
+def failure_of(error: Any, trouble: Any, topic: str = "") -> IngestError:
     """The answer to an event that was not delivered.
 
     Args:
         error: librdkafka's, of its message.
-        topic: of its message.
         trouble: librdkafka's last error that was nobody's message's; it may be why the message
             timed out.
+        topic: of its message, where that is known.
     """
     code = ANSWERS.get(error.name(), "sink_refused")
     if code == "sink_unavailable" and trouble is not None and is_unauthorized(trouble):
@@ -64,4 +64,5 @@ def failure_of(error: Any, topic: str, trouble: Any) -> IngestError:
         return IngestError(code, f"{error.str()}; whether it is stored is not known.")
     if code == "overloaded":
         return IngestError(code, "Too many events are waiting for Kafka.")
-    return IngestError(code, f"Topic {topic}: {error.str()}.")
+    where = f"Topic {topic}: " if topic else ""
+    return IngestError(code, f"{where}{error.str()}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -29,18 +29,15 @@ Headers = list[tuple[str, bytes]]
 STRUCTURED_HEADERS: Headers = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
 _DATA = b',"data":'
 _BASE64 = b',"data_base64":"'
-_ID_END = len(LINE_START) + 36
+_ID_START = len(LINE_START)
+_ID_END = _ID_START + 36
 _LEAD_START = b'","'
 #: So many leads are known; most often one or two are used.
 _LEADS_MAX = 64
 
 
-class Message(NamedTuple):
-    """What is sent; the topic is its type's."""
-
-    key: bytes | None
-    value: bytes
-    headers: Headers
+#: Key, value and headers; the topic is its type's.
+Message = tuple["bytes | None", bytes, Headers]
 
 
 class Messages:
@@ -56,55 +53,65 @@ class Messages:
         self._subject = key == SUBJECT
         self._tokens = resolver(key) if key is not None and key != SUBJECT else None
         self._keyed = key is not None
+        #: what stands between id and data, with the name of the data, and its headers
         self._leads: dict[bytes, Headers] = {}
+        self._lead, self._lead_end, self._headers = b"", _ID_END, STRUCTURED_HEADERS
         #: a message of a line without its line end
         self.message: Callable[[bytes], Message] = (
             self._structured_message if self._structured else self._binary_message
         )
 
     def _binary_message(self, line: bytes) -> Message:
-        at = line.find(_DATA, _ID_END)
-        lead = line[_ID_END:at]
-        headers = self._leads.get(lead)
-        if headers is None or 92 in line[:_ID_END] or at < 0:  # 92: a backslash
-            headers = self._learn(line, lead)
-            if headers is None:
-                return self.any_message(line)
-        value = line[at + 8 : -1]
-        event_id = line[len(LINE_START) : _ID_END]
+        lead = self._lead
+        known = lead and line.startswith(lead, _ID_END)
+        if not known and not self._turn_to(line):
+            return self.any_message(line)
+        value = line[self._lead_end : -1]
         key = self._key(value, None) if self._tokens is not None else None
-        return Message(key, value, [("ce_id", event_id), *headers])
+        return key, value, [("ce_id", line[_ID_START:_ID_END]), *self._headers]
 
-    def _learn(self, line: bytes, lead: bytes) -> Headers | None:
-        """The headers of what stands between id and data, for the lines that follow; None where
-        a line has an id of its producer's, or is otherwise one of its own."""
+    def _turn_to(self, line: bytes) -> bool:
+        """Take what stands between id and data of a line as that of those that follow; False
+        where it has an id of its producer's, or is otherwise like no other."""
+        at = line.find(_DATA, _ID_END)
+        if at < 0:
+            return False
+        end = at + len(_DATA)
+        lead = line[_ID_END:end]
+        headers = self._leads.get(lead) or self._learn(lead[: -len(_DATA)])
+        if headers is None:
+            return False
+        if len(self._leads) >= _LEADS_MAX:
+            self._leads.clear()
+        self._leads[lead] = headers
+        self._lead, self._lead_end, self._headers = lead, end, headers
+        return True
+
+    def _learn(self, lead: bytes) -> Headers | None:
+        """The headers of what stands between id and data. Lines with `ingestid` have an id of
+        their producer's, of whatever length, so the others' end where ours do."""
         if not lead.startswith(_LEAD_START) or b'"ingestid"' in lead or b'"subject"' in lead:
-            return None
-        if 92 in line[:_ID_END]:
             return None
         try:
             attributes = orjson.loads(b'{"specversion":"1.0","id":"' + lead + b"}")
         except orjson.JSONDecodeError:
             return None
         del attributes["id"]
-        if len(self._leads) >= _LEADS_MAX:
-            self._leads.clear()
-        headers = self._leads[lead] = headers_of(attributes)
-        return headers
+        return headers_of(attributes)
 
     def any_message(self, line: bytes) -> Message:
         """The same for a line that is like no other one; of any form."""
         if self._structured:
             return self._structured_message(line)
         attributes, value = parted(line)
-        return Message(self._key(value, attributes), value, headers_of(attributes))
+        return self._key(value, attributes), value, headers_of(attributes)
 
     def _structured_message(self, line: bytes) -> Message:
         key = None
         if self._keyed:
             attributes, value = parted(line)
             key = self._key(value, attributes)
-        return Message(key, line, STRUCTURED_HEADERS)
+        return key, line, STRUCTURED_HEADERS
 
     def _key(self, value: bytes, attributes: dict[str, Any] | None) -> bytes | None:
         if self._subject:

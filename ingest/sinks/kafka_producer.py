@@ -1,15 +1,18 @@
 """Messages to Kafka, and what became of each: librdkafka beside an event loop.
 
-    greenlets  produce ─▶ librdkafka ─▶ brokers            on_delivered ─▶ answers
-                              │                                 ▲
-    native thread           poll: reports ─▶ list ─▶ async wake-up, one for many
+    greenlets  produce ─▶ librdkafka ─▶ brokers
+                              │ reports
+    native thread        waits for the first ──▶ async wake-up
+    the hub                                          └▶ takes the others, 256 a turn ─▶ on_delivered
 
 librdkafka never cooperates with the event loop, but `produce` only puts a message into its queue.
-Its reports are called for by a native thread, which puts them into a list and wakes the hub once
-for all that have come. The hub hands them on in portions, so that no turn of the loop is long.
+That there are reports, a native thread learns, which waits for them within librdkafka. It takes one
+and wakes the hub, which takes the rest while the thread rests: a report is a call into Python, and
+each one that the thread took would stop the hub for a moment (docs/decisions/0005).
 
-Bounds: what waits for its report is at most `inflight_max_bytes` (or one message, if that is
-larger); beyond it `produce` refuses. A message is given up after `delivery_timeout_seconds`.
+Bounds: what waits for its report is at most `inflight_max_bytes` (or one request's messages, if
+these are larger); beyond it `judge` refuses. A message is given up after
+`delivery_timeout_seconds`. A turn of the loop takes at most `TURN_REPORTS` reports.
 
 This module must not know HTTP, events or what a waiter is.
 
@@ -19,10 +22,9 @@ Source: librdkafka's INTRODUCTION.md (idempotent producer, fatal errors).
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -32,52 +34,29 @@ from gevent.monkey import get_original
 from ingest.errors import IngestError
 from ingest.logs import get_logger
 from ingest.metrics import Metrics
-from ingest.sinks.kafka_errors import failure_of, is_unauthorized
+from ingest.sinks.kafka_errors import failure_of
+from ingest.sinks.kafka_reports import Collected, Ended, Headers, Made, Many, Report, Reports
 from ingest.sinks.kafka_settings import KafkaSettings, KafkaUnusable, library_or_refuse
+from ingest.sinks.kafka_troubles import Troubles
 
 log = get_logger(__name__)
 
-Headers = list[tuple[str, bytes]]
-#: What a message takes in librdkafka's memory beside its key and value.
+#: What a message takes in librdkafka's memory beside its value.
 MESSAGE_BYTES = 512
-#: Reports that the hub hands on before others get a turn: about two milliseconds.
-PORTION = 512
+#: Reports that one turn of the event loop takes: less than a millisecond.
+TURN_REPORTS = 256
+#: Messages of one waiter between two turns of the event loop: likewise.
+YIELD_MESSAGES = 256
 #: The thread looks whether it is to end so often.
 POLL_SECONDS = 0.1
-#: Reports that one wake-up brings at most while more come.
-WAKE_REPORTS = 256
 #: How often brokers are asked whether they are there while nothing else shows it.
 PROBE_SECONDS = 1.0
 #: How long such a question may take; what is delivered meanwhile waits for it.
 PROBE_TIMEOUT_SECONDS = 1.0
-#: The same words of librdkafka are logged so often.
-SAY_SECONDS = 10.0
 
 # The thread is a native one and must wait like one.
 _start_thread = get_original("_thread", "start_new_thread")
-
-Reports = list[tuple[Any, Any]]
-
-
-class Report(NamedTuple):
-    """What became of a message: `error` is None where it was delivered."""
-
-    waiter: Any
-    size: int
-    started: float
-    error: Any
-
-
-class _Said(NamedTuple):
-    """A line of librdkafka's log, or an error that is nobody's message's."""
-
-    level: int
-    code: str
-    text: str
-
-
-class _Ended(Exception):
-    """Ends a call of `poll` after many reports, so that the hub learns of them."""
+_new_lock = get_original("_thread", "allocate_lock")
 
 
 class KafkaProducer:
@@ -94,6 +73,7 @@ class KafkaProducer:
 
     Attributes:
         outstanding_bytes, outstanding_messages: handed to librdkafka and not reported.
+        troubles: what is wrong beside single messages.
 
     Raises:
         KafkaUnusable: librdkafka does not take the settings, or is not there.
@@ -114,25 +94,20 @@ class KafkaProducer:
         self._max_bytes = settings.inflight_max_bytes
         self.outstanding_bytes = 0
         self.outstanding_messages = 0
-        self._reports: list[Report] = []
-        self._said: deque[_Said] = deque(maxlen=1000)
-        self._told = False  # the hub knows that there are reports
+        self.troubles = Troubles(settings, metrics, name)
+        self._collected = Collected()
+        self._progress_at = 0.0
         self._closing = False
         self._stop = False
-        #: why nothing is taken: the producer has failed as a whole and is made anew
-        self._fatal: str | None = None
-        #: the last trouble with brokers, and since when nothing has shown that it is over
-        self.trouble: Any = None
-        self._trouble_text = "no broker has answered yet"
-        self._trouble_since: float | None = time.monotonic()
-        self._progress_at = 0.0
-        self._said_at: dict[str, float] = {}
+        self._thread_ended = False
         self._greenlet: gevent.Greenlet | None = None
         self._wake: Any = None
         self._parked = False
+        #: held while the hub takes reports; the thread waits for it
+        self._hubs_turn = _new_lock()
+        self._called = False
         self._idle = Event()
         self._ended = Event()
-        self._thread_ended = False
         self._delivered = metrics.kafka_delivered.cell(name)
         self._wakeups = metrics.kafka_wakeups.cell(name)
         self._produce: Any = None
@@ -144,7 +119,8 @@ class KafkaProducer:
         settings, library = self._settings, self._library
         try:
             self._producer = library.Producer(
-                {**settings.configuration(), "error_cb": self._failed}, logger=self
+                {**settings.configuration(), "error_cb": self.troubles.failed},
+                logger=self.troubles,
             )
         except library.KafkaException as error:
             raise KafkaUnusable(settings.without_secrets(error.args[0].str())) from None
@@ -153,19 +129,16 @@ class KafkaProducer:
     # -- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Call for reports from now on."""
-        self._loop = get_hub().loop
-        self._wake = self._loop.async_()
+        """Take reports from now on."""
+        loop = get_hub().loop
+        self._wake = loop.async_()
         self._wake.start(self._turn)
-        self._metrics.kafka_inflight_bytes.cell(self._name).set_function(
-            lambda: self.outstanding_bytes
-        )
-        self._metrics.kafka_inflight_messages.cell(self._name).set_function(
-            lambda: self.outstanding_messages
-        )
-        self._trouble_since = self._progress_at = time.monotonic()
+        metrics, name = self._metrics, self._name
+        metrics.kafka_inflight_bytes.cell(name).set_function(lambda: self.outstanding_bytes)
+        metrics.kafka_inflight_messages.cell(name).set_function(lambda: self.outstanding_messages)
+        self.troubles.since = self._progress_at = time.monotonic()
         self._greenlet = gevent.spawn(self._run)
-        _start_thread(self._poll, ())
+        _start_thread(self._wait_for_reports, ())
 
     def close(self, timeout: float) -> bool:
         """Take nothing more, wait for the reports of what was taken, end the thread.
@@ -192,6 +165,21 @@ class KafkaProducer:
 
     # -- messages --------------------------------------------------------------------------
 
+    def judge(self, size: int) -> None:
+        """Raise what stands against messages of so many bytes, `MESSAGE_BYTES` for each included.
+
+        Those of one request are never too large by themselves: what sends them is bounded.
+
+        Raises:
+            IngestError: overloaded, sink_refused, draining.
+        """
+        if self._closing:
+            raise IngestError("draining", "The producer is closing.")
+        if self.troubles.fatal is not None:
+            raise IngestError("sink_refused", "The connection to Kafka is made anew.")
+        if self.outstanding_bytes + size > self._max_bytes and self.outstanding_messages:
+            raise IngestError("overloaded", "Too many events are waiting for Kafka.")
+
     def produce(
         self, topic: str, key: bytes | None, value: bytes, headers: Headers, waiter: Any
     ) -> None:
@@ -215,78 +203,75 @@ class KafkaProducer:
             IngestError: message_too_large, sink_refused.
         """
         size = len(value) + MESSAGE_BYTES
-        if key is not None:
-            size += len(key)
-        report = partial(self._report, waiter, size, time.monotonic())
+        now = time.monotonic()
+        report = partial(self._collected.one, waiter, size, now)
         try:
             self._produce(topic, value, key, on_delivery=report, headers=headers)
-        except BufferError:
-            raise IngestError("overloaded", "Too many events are waiting for Kafka.") from None
-        except self._library.KafkaException as error:
-            fault = error.args[0]
-            self._metrics.kafka_errors.cell(self._name, fault.name()).value += 1
-            raise failure_of(fault, topic, None) from None
-        if not self.outstanding_messages:
-            self._progress_at = time.monotonic()
-        self.outstanding_bytes += size
-        self.outstanding_messages += 1
+        except (BufferError, self._library.KafkaException) as error:
+            raise self._refusal(error, topic) from None
+        self._took(1, size, now)
 
-    def judge(self, size: int) -> None:
-        """Raise what stands against messages of so many bytes, `MESSAGE_BYTES` for each included.
+    def send_many(self, made: Sequence[Made], waiter: Any, yield_turn: Callable[[], None]) -> None:
+        """Take many messages that `judge` let pass, for one waiter. Hub only.
 
-        Those of one request are never too large by themselves: what sends them is bounded.
+        Those that cannot be taken are reported together with those that are not delivered.
 
-        Raises:
-            IngestError: overloaded, sink_refused, draining.
+        Args:
+            made: what they are made of; read again where one is not delivered.
+            waiter: given to `on_delivered` when all are reported, with the errors by number.
+            yield_turn: lets others run; called again and again.
         """
-        if self._closing:
-            raise IngestError("draining", "The producer is closing.")
-        if self._fatal is not None:
-            raise IngestError("sink_refused", "The connection to Kafka is made anew.")
-        if self.outstanding_bytes + size > self._max_bytes and self.outstanding_messages:
-            raise IngestError("overloaded", "Too many events are waiting for Kafka.")
+        many = Many(made, waiter, self._collected)
+        report, refused = many.report, many.refused
+        for start in range(0, len(made), YIELD_MESSAGES):
+            if start:
+                yield_turn()
+            some = made[start : start + YIELD_MESSAGES]
+            count, size = len(some) + len(refused), MESSAGE_BYTES * len(some)
+            produce = self._produce
+            for number, (source, raw) in enumerate(some, start):
+                key, value, headers = source.message(raw)
+                size += len(value)
+                try:
+                    produce(source.topic, value, key, on_delivery=report, headers=headers)
+                except (BufferError, self._library.KafkaException) as error:
+                    refused[number] = self._refusal(error, source.topic)
+                    size -= len(value) + MESSAGE_BYTES
+            many.size += size
+            self._took(count - len(refused), size, many.started)
+        if many.sent():
+            self._hand_on([(many, many.size, many.expected, many.started, None)])
 
-    # -- called by the thread, from within poll --------------------------------------------
+    def _took(self, count: int, size: int, now: float) -> None:
+        if not self.outstanding_messages:
+            self._progress_at = now
+        self.outstanding_bytes += size
+        self.outstanding_messages += count
 
-    def _report(self, waiter: Any, size: int, started: float, error: Any, message: Any) -> None:
-        reports = self._reports
-        reports.append(Report(waiter, size, started, error))
-        if len(reports) >= WAKE_REPORTS and not self._told:
-            raise _Ended
-
-    def _failed(self, error: Any) -> None:
-        """Something is wrong that is not one message's."""
-        self._said.append(_Said(3, error.name(), error.str()))
-        if error.fatal():
-            self._fatal = error.str()
-        if self.trouble is None or not is_unauthorized(self.trouble):  # what follows says less
-            self.trouble = error
-            self._trouble_text = error.str()
-        if self._trouble_since is None:
-            self._trouble_since = time.monotonic()
-
-    def log(self, level: int, text: str, *args: Any, **_: Any) -> None:
-        """Take a line of librdkafka's log; it takes this object for a logger."""
-        self._said.append(_Said(level, "", text % args if args else text))
+    def _refusal(self, error: Any, topic: str) -> IngestError:
+        if isinstance(error, BufferError):
+            return IngestError("overloaded", "Too many events are waiting for Kafka.")
+        self._count_error(error.args[0])
+        return failure_of(error.args[0], None, topic)
 
     # -- the thread ------------------------------------------------------------------------
 
-    def _poll(self) -> None:
+    def _wait_for_reports(self) -> None:
         probe_at = 0.0
         while not self._stop:
-            try:
-                self._producer.poll(POLL_SECONDS)
-            except _Ended:
-                pass
-            except Exception as error:  # noqa: BLE001 - told to the hub, which logs and counts it
-                self._said.append(_Said(2, "unexpected", repr(error)))
-            if (self._reports or self._said) and not self._told:
-                self._told = True
+            self._collected.room = 1
+            self._poll(POLL_SECONDS)
+            if self._collected.reports or self.troubles.unsaid:
+                self._hubs_turn.acquire()
+                self._called = True
                 self._wake.send()
+                while not self._hubs_turn.acquire(True, POLL_SECONDS) and not self._stop:
+                    pass
+                self._hubs_turn.release()
             if not self.outstanding_messages:
-                if self._fatal is not None:
+                if self.troubles.fatal is not None:
                     self._renew()
-                if self._trouble_since is not None and time.monotonic() >= probe_at:
+                if self.troubles.since is not None and time.monotonic() >= probe_at:
                     self._probe()
                     probe_at = time.monotonic() + PROBE_SECONDS
         # To end librdkafka takes a moment, and here it holds nobody up.
@@ -295,27 +280,34 @@ class KafkaProducer:
         self._thread_ended = True
         self._wake.send()
 
+    def _poll(self, timeout: float) -> bool:
+        """Let librdkafka tell what it has to, as much as there is room for; returns whether there
+        may be more."""
+        try:
+            self._producer.poll(timeout)
+        except Ended:
+            return True
+        except Exception as error:  # noqa: BLE001 - logged and counted on the hub
+            self.troubles.unexpected(error)
+        return False
+
     def _probe(self) -> None:
         """Ask the brokers whether they are there, as nothing is sent that would show it."""
         try:
             self._producer.list_topics("", timeout=PROBE_TIMEOUT_SECONDS)
         except self._library.KafkaException:
-            return  # what is wrong, `_failed` has been told
-        self._recovered()
-
-    def _recovered(self) -> None:
-        self.trouble = None
-        self._trouble_since = None
+            return  # what is wrong, `error_cb` is told
+        self.troubles.over()
 
     def _renew(self) -> None:
         """After a fatal error nothing can be sent any more: begin anew. Nothing is outstanding."""
         try:
             self._open()
         except KafkaUnusable as error:
-            self._said.append(_Said(3, "", str(error)))
+            self.troubles.log(3, str(error))
             return
-        self._said.append(_Said(4, "", f"the producer is made anew after: {self._fatal}"))
-        self._fatal = None
+        self.troubles.log(4, f"the producer is made anew after: {self.troubles.fatal}")
+        self.troubles.fatal = None
 
     # -- on the hub ------------------------------------------------------------------------
 
@@ -330,72 +322,82 @@ class KafkaProducer:
     def _run(self) -> None:
         hub = get_hub()
         while True:
-            self._parked = True
-            hub.switch()
-            while self._told:
-                self._told = False
-                # The thread may append meanwhile, so the list stays the same one.
-                count = len(self._reports)
-                reports = self._reports[:count]
-                del self._reports[:count]
-                self._wakeups.value += 1
-                while self._said:
-                    self._say(self._said.popleft())
-                for start in range(0, len(reports), PORTION):
-                    if start:
-                        gevent.sleep(0)
-                    self._hand_on(reports[start : start + PORTION])
-                if not self.outstanding_messages:
-                    self._idle.set()
+            if not self._called:
+                self._parked = True
+                hub.switch()
+                continue
+            self._called = False
+            self._wakeups.value += 1
+            self._take_reports()
+            if self._hubs_turn.locked():  # unless the thread has ended meanwhile
+                self._hubs_turn.release()
+            self.troubles.say()
+            if not self.outstanding_messages:
+                self._idle.set()
+
+    def _take_reports(self) -> None:
+        """All that there are, while the thread waits."""
+        more = True
+        while more:
+            self._collected.room = TURN_REPORTS
+            more = self._poll(0)
+            reports = self._collected.take()
+            if reports:
+                self._hand_on(reports)
+            if more:
+                gevent.sleep(0)
 
     def _hand_on(self, reports: list[Report]) -> None:
         now = self._progress_at = time.monotonic()
-        self.outstanding_bytes -= sum([report[1] for report in reports])
-        self.outstanding_messages -= len(reports)
-        failed = 0
-        for report in reports:
-            if report[3] is not None:
-                failed += 1
-                self._metrics.kafka_errors.cell(self._name, report[3].name()).value += 1
-        if failed < len(reports):
-            self._delivered.value += len(reports) - failed
-            if self._trouble_since is not None:
-                self._recovered()
-        self._metrics.kafka_delivery_seconds.observe_ages(now, [report[2] for report in reports])
+        told: Reports = []
+        delivered = 0
+        for waiter, size, count, _, error in reports:
+            if type(waiter) is Many:
+                if waiter.done:  # the thread and `send_many` saw the last report at once
+                    continue
+                waiter.done = True
+                error = waiter.failures()
+                for failed, _ in waiter.failed:
+                    self._count_error(failed)
+                delivered -= len(waiter.failed)
+                waiter = waiter.waiter
+            elif error is not None:
+                self._count_error(error)
+                delivered -= 1
+            delivered += count
+            self.outstanding_bytes -= size
+            self.outstanding_messages -= count
+            told.append((waiter, error))
+        if delivered:
+            self._delivered.value += delivered
+            if self.troubles.since is not None:
+                self.troubles.over()
+        self._metrics.kafka_delivery_seconds.observe_ages(now, [report[3] for report in reports])
+        self._tell(told)
+
+    def _count_error(self, error: Any) -> None:
+        self._metrics.kafka_errors.cell(self._name, error.name()).value += 1
+
+    def _tell(self, reports: Reports) -> None:
         try:
-            self._on_delivered([(report[0], report[3]) for report in reports])
+            self._on_delivered(reports)
         except Exception:
             # Nobody else can tell these waiters; the next ones must still be told.
             self._metrics.unhandled_errors.cell("kafka").value += 1
             log.exception("kafka.on_delivered_failed", producer=self._name, reports=len(reports))
 
-    def _say(self, said: _Said) -> None:
-        """Log what librdkafka says, not the same every second."""
-        if said.code == "unexpected":
-            self._metrics.unhandled_errors.cell("kafka").value += 1
-        elif said.code:
-            self._metrics.kafka_troubles.cell(said.code).value += 1
-        text = self._settings.without_secrets(said.text)
-        now = time.monotonic()
-        known = said.code or text
-        if now - self._said_at.get(known, -SAY_SECONDS) < SAY_SECONDS:
-            return
-        if len(self._said_at) > 1000:
-            self._said_at.clear()
-        self._said_at[known] = now
-        say = log.error if said.level <= 2 else log.warning if said.level <= 4 else log.info
-        say("kafka.trouble", producer=self._name, code=said.code or None, reason=text)
-
     # -- state -----------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> Any:
+        """librdkafka's last error that was nobody's message's, while it may last."""
+        return self.troubles.last
 
     def healthy(self) -> str | None:
         """Why events cannot be delivered, or None; for readyz."""
-        if self._fatal is not None:
-            return f"Kafka: {self._settings.without_secrets(self._fatal)}"
-        now, limit = time.monotonic(), self._settings.unready_after_seconds
-        if self.outstanding_messages and now - self._progress_at > limit:
-            return f"Kafka: nothing was delivered for {now - self._progress_at:.0f} s"
-        since = self._trouble_since
-        if since is not None and now - since > limit:
-            return f"Kafka: {self._settings.without_secrets(self._trouble_text)}"
-        return None
+        limit = self._settings.unready_after_seconds
+        waited = time.monotonic() - self._progress_at
+        if self.outstanding_messages and waited > limit:
+            return f"Kafka: nothing was delivered for {waited:.0f} s"
+        why = self.troubles.why(limit)
+        return None if why is None else f"Kafka: {why}"

@@ -19,7 +19,8 @@ from ingest.journal.record import IdSource
 from ingest.metrics import Metrics
 from ingest.sinks.kafka_errors import failure_of
 from ingest.sinks.kafka_messages import Messages, parted
-from ingest.sinks.kafka_producer import KafkaProducer, Reports
+from ingest.sinks.kafka_producer import KafkaProducer
+from ingest.sinks.kafka_reports import Reports
 from ingest.sinks.kafka_settings import KafkaSettings
 from ingest.sinks.routing import Route
 
@@ -82,4 +83,4 @@ class RejectedTopic:
             self._told(kept, None)
         for (waiter, topic), error in reports:
             if error is not None:
-                self._told([waiter], failure_of(error, topic, self._producer.trouble))
+                self._told([waiter], failure_of(error, self._producer.trouble, topic))

@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ingest.errors import IngestError
 from ingest.sinks.kafka_errors import failure_of
 from ingest.sinks.kafka_messages import Messages
-from ingest.sinks.kafka_producer import MESSAGE_BYTES, KafkaProducer, Reports
+from ingest.sinks.kafka_producer import MESSAGE_BYTES, KafkaProducer
+from ingest.sinks.kafka_reports import Reports
 from ingest.sinks.routing import Route
 
 if TYPE_CHECKING:
     from ingest.journal import Journal
-
-#: Messages of one request between two turns of the event loop: about two milliseconds.
-YIELD_MESSAGES = 256
 
 
 class Answers(Protocol):
@@ -46,15 +44,16 @@ class Waiting:
         lines: how many it brought.
         pending: for how many things it waits.
         failures: why lines are not stored, by their number.
-        journaled: numbers of the lines that the journal has in hand.
+        journaled, remote: numbers of the lines that the journal, and Kafka, have in hand.
     """
 
-    __slots__ = ("exchange", "failures", "journaled", "lines", "pending")
+    __slots__ = ("exchange", "failures", "journaled", "lines", "pending", "remote")
 
-    def __init__(self, exchange: Any, lines: int) -> None:
+    def __init__(self, exchange: Any, lines: int, remote: Sequence[int]) -> None:
         self.exchange = exchange
         self.lines = lines
-        self.pending = 1  # until all is handed over
+        self.remote = remote
+        self.pending = 0
         self.failures: dict[int, IngestError] = {}
         self.journaled: Sequence[int] = ()
 
@@ -151,9 +150,10 @@ class Remote:
             IngestError: nothing was taken.
         """
         producer = self.producer
-        remote = [len(line) for sink, line in entries if sink is not None]
-        producer.judge(sum(remote) + MESSAGE_BYTES * len(remote))
-        waiting = Waiting(exchange, len(entries))
+        remote = [number for number, (sink, _) in enumerate(entries) if sink is not None]
+        size = sum([len(entries[number][1]) for number in remote])
+        producer.judge(size + MESSAGE_BYTES * len(remote))
+        waiting = Waiting(exchange, len(entries), remote)
         waiting.journaled = [
             number
             for number, (sink, _) in enumerate(entries)
@@ -162,44 +162,35 @@ class Remote:
         if waiting.journaled:
             lines = b"".join([entries[number][1] + b"\n" for number in waiting.journaled])
             self._journal.append(lines, len(waiting.journaled), waiting, sync)
-            waiting.pending += 1
-        self._send(entries, waiting)
-
-    def _send(self, entries: Sequence[Entry], waiting: Waiting) -> None:
-        send, failures = self.producer.send, waiting.failures
-        for number, (sink, line) in enumerate(entries):
-            if sink is None:
-                continue
-            if number and not number % YIELD_MESSAGES:
-                self.yield_turn()
-            try:
-                send(sink.topic, *sink.message(line), (waiting, number, sink))
-            except IngestError as error:
-                failures[number] = error
-            else:
-                waiting.pending += 1
-        self._less(waiting)
+            waiting.pending = 1
+        waiting.pending += 1
+        made = [(sink, line) for sink, line in entries if sink is not None]
+        producer.send_many(made, waiting, self.yield_turn)
 
     # -- reports ---------------------------------------------------------------------------
 
     def _delivered(self, reports: Reports) -> None:
         whole: list[Any] = []
         for waiter, error in reports:
-            if type(waiter) is tuple:
-                waiting, number, sink = waiter
+            if type(waiter) is Waiting:
                 if error is not None:
-                    failure = failure_of(error, sink.topic, self.producer.trouble)
-                    waiting.failures[number] = failure
-                waiting.pending -= 1
-                if not waiting.pending:
-                    self._done(waiting, whole)
+                    self._note(waiter, error)
+                waiter.pending -= 1
+                if not waiter.pending:
+                    self._done(waiter, whole)
             elif error is None:
                 whole.append(waiter)
             else:
-                topic = self.sinks[waiter.plan.target.name].topic
-                self.answers.committed([waiter], failure_of(error, topic, self.producer.trouble))
+                self.answers.committed([waiter], failure_of(error, self.producer.trouble))
         if whole:
             self.answers.committed(whole, None)
+
+    def _note(self, waiting: Waiting, errors: Mapping[int, Any]) -> None:
+        """Keep why some of its messages were not delivered."""
+        for number, error in errors.items():
+            if not isinstance(error, IngestError):
+                error = failure_of(error, self.producer.trouble)
+            waiting.failures[waiting.remote[number]] = error
 
     def committed(self, waiting: Waiting, error: IngestError | None) -> None:
         """What the journal had in hand of an exchange is durable, or failed."""

@@ -13,7 +13,8 @@ from ingest.errors import IngestError
 from ingest.metrics import Metrics
 from ingest.registry import Registry
 from ingest.settings import Settings
-from ingest.sinks.kafka_producer import KafkaProducer, Reports
+from ingest.sinks.kafka_producer import KafkaProducer
+from ingest.sinks.kafka_reports import Reports
 from ingest.sinks.kafka_settings import KafkaSettings
 from ingest.sinks.rejected_topic import RejectedTopic, Told
 from ingest.sinks.remote import Answers, Remote, Waiting

@@ -1,7 +1,7 @@
 """How many handshakes there are at a time, and how much of the event loop they get.
 
 A handshake takes a signature, which holds the loop up for longer than some requests. So in each
-turn of the loop handshakes get a few milliseconds; those beyond wait in line for the next turn.
+turn of the loop handshakes get half a millisecond; those beyond wait in line for the next turn.
 Requests of connections that are there already are served in between, however many more come.
 
 Bounded is how many are under way. Beyond the bound the one goes that has let us wait for the
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ingest.tls.connection import TlsConnection
 
 #: What handshakes get of a turn of the event loop; one more step may begin just before.
-TURN_SECONDS = 0.002
+TURN_SECONDS = 0.0005
 
 
 class Crowded(Broken):

@@ -49,6 +49,8 @@ class TlsSocket:
     def __init__(self, sock: Any) -> None:
         self._sock = sock
         self._object: Any = None
+        self._incoming: Any = None
+        self._outgoing: Any = None
         #: ciphertext that the kernel has not taken, and the plaintext bytes it stands for
         self._rest = b""
         self._owed = 0
@@ -221,6 +223,11 @@ class TlsSocket:
         """Close it; where the peer has all that was sent, with a regular end."""
         self._say_goodbye()
         self._sock.close()
+        # Or it would refer to itself, and its memory wait for the garbage collector.
+        self.recv, self.send = self._sock.recv, self._sock.send
+        self._object = self._incoming = self._outgoing = None
+        self._rest = b""
+        self._secured = False
 
     def _say_goodbye(self) -> None:
         if not self._secured or not self._ends or self._rest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import sys
 import time
 from collections.abc import Mapping
@@ -73,10 +74,16 @@ def bad_bodies() -> dict[str, bytes]:
 
 
 def post(
-    port: int, body: bytes, path: str = PATH, headers: Mapping[str, str] = MappingProxyType({})
+    port: int,
+    body: bytes,
+    path: str = PATH,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    tls: ssl.SSLContext | None = None,
 ) -> int:
     """POST a body on a connection of its own; returns the status."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    if tls is not None:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=tls)
     try:
         connection.request("POST", path, body, {"Content-Type": "application/json", **headers})
         answer = connection.getresponse()
@@ -92,6 +99,7 @@ def wait_until_serving(
     body: bytes = BODY,
     path: str = PATH,
     headers: Mapping[str, str] = MappingProxyType({}),
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Wait until the good body is answered 202.
 
@@ -103,7 +111,7 @@ def wait_until_serving(
     while time.monotonic() < deadline:
         process.check_alive()
         try:
-            status = post(port, body, path, headers)
+            status = post(port, body, path, headers, tls)
         except OSError as error:
             last = str(error)
         else:

@@ -33,8 +33,10 @@ MODES = {
     "durability": "durability",
     "workers": "workers",
     "crowd": "crowd",
+    "kafka": "kafka",
     "flame": "flame",
     "overload": "overload",
+    "tls": "tls",
     "fairness": "fairness",
 }
 #: Where server and client share the cores.

@@ -25,8 +25,10 @@ from ops.bench import (
     durability,
     fairness,
     flame,
+    kafka,
     openloop,
     overload,
+    tls,
     workers,
 )
 from ops.bench.aims import results_of
@@ -38,7 +40,10 @@ from ops.bench.wrk import LOADS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BASELINE = ROOT / "ops" / "guard" / "baseline.json"
-PAGES = tuple(ROOT / name for name in ("docs/performance.md", "docs/overload.md", "README.md"))
+PAGES = (
+    *(ROOT / "docs" / f"{name}.md" for name in ("performance", "overload", "tls", "kafka")),
+    ROOT / "README.md",
+)
 _BLOCK = re.compile(r"(<!-- measured: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Document = Mapping[str, Any]
 
@@ -170,9 +175,11 @@ BLOCKS: Mapping[str, Callable[[Found], str]] = {
     "workers": _mode("workers", workers),
     "crowd": _mode("crowd", crowd),
     "flame": _mode("flame", flame, "flame.svg", "flame graph of the event loop"),
+    "kafka": _mode("kafka", kafka),
     "guard": guard,
     "overload": _mode("overload", overload),
     "fairness": _mode("fairness", fairness),
+    "tls": _mode("tls", tls),
 }
 
 

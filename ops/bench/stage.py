@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,6 +80,7 @@ def serving(
     body: bytes = checks.BODY,
     path: str = checks.PATH,
     headers: Mapping[str, str] = MappingProxyType({}),
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Serving]:
     """A server that answers 202, stopped at the end with all it has written.
 
@@ -89,6 +91,7 @@ def serving(
         body: what it must accept before it counts as serving.
         path: where that is posted.
         headers: further fields of it.
+        tls: what is spoken; None for plain HTTP.
 
     Raises:
         ServerFailed: it does not serve.
@@ -104,7 +107,7 @@ def serving(
             directory=ROOT,
         )
         try:
-            checks.wait_until_serving(process, launch.port, body, path, headers)
+            checks.wait_until_serving(process, launch.port, body, path, headers, tls)
             yield Serving(process, launch)
         finally:
             process.stop()

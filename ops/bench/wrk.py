@@ -136,6 +136,8 @@ class Target(NamedTuple):
         path: where to POST it.
         media_type: what it is.
         further_bodies: files with bodies to POST in turn with the first.
+        scheme: http or https.
+        fields: further header fields, as they are sent.
     """
 
     server: ServerProcess
@@ -145,6 +147,8 @@ class Target(NamedTuple):
     path: str = PATH
     media_type: str = "application/json"
     further_bodies: tuple[Path, ...] = ()
+    scheme: str = "http"
+    fields: tuple[str, ...] = ()
 
 
 def run(target: Target, load: Load, seconds: int) -> Measurement:
@@ -154,7 +158,8 @@ def run(target: Target, load: Load, seconds: int) -> Measurement:
     command = [
         *pinned, "wrk", "--threads", "1", "--connections", str(load.connections),
         "--duration", f"{seconds}s", "--timeout", "5s", "--script", str(SCRIPT),
-        f"http://127.0.0.1:{target.port}{target.path}", "--", str(load.depth),
+        *(word for field in target.fields for word in ("--header", field)),
+        f"{target.scheme}://127.0.0.1:{target.port}{target.path}", "--", str(load.depth),
         target.media_type, str(target.body_file), *map(str, target.further_bodies),
     ]  # fmt: skip
     before, client_before = server.usage(), _cpu_of_ended_children()

@@ -30,12 +30,7 @@ class Served:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        assert gateway._process is not None and gateway._process.stdout is not None
-        found = None
-        while found is None:
-            line = gateway._process.stdout.readline().decode()
-            found = re.search(r"metrics  http://127\.0\.0\.1:(\d+)/metrics", line)
-        self.port = int(found[1])
+        self.port = gateway.admin_port()
 
     def connect(self) -> Client:
         return Client(socket.create_connection(("127.0.0.1", self.port), 30))

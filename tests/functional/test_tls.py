@@ -300,3 +300,23 @@ def test_probes_reach_it_by_command(gateway: EncryptedGateway) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+def test_the_listener_for_operators_stays_plain(new_encrypted: Serve) -> None:
+    gateway = new_encrypted("--admin-bind", "127.0.0.1:0", "--admin-connections-max", "1")
+    port = gateway.admin_port()
+    with Client(socket.create_connection(("127.0.0.1", port), 30)) as client:
+        assert b"ingest_tls_handshakes_total" in client.request("GET", "/metrics").body
+        with Client(socket.create_connection(("127.0.0.1", port), 30)) as another:
+            assert another.answer().status == 503
+    with gateway.connect() as client:
+        assert client.request("GET", "/readyz").status == 200
+
+
+def test_a_connection_too_many_is_closed_without_a_word(new_encrypted: Serve) -> None:
+    gateway = new_encrypted("--connections-max", "1", "--admin-bind", "127.0.0.1:0")
+    with gateway.connect() as client:
+        assert client.request("GET", "/livez").status == 200
+        with Client(socket.create_connection(("127.0.0.1", gateway.port), 30)) as another:
+            assert another.closed()
+        assert client.request("GET", "/livez").status == 200

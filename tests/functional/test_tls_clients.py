@@ -107,6 +107,16 @@ def test_many_clients_are_told_apart(tmp_path: Path, new_encrypted: Serve) -> No
             assert mutual.send(certificate).status == 202
     names = [record["ingestproducer"] for record in mutual.gateway.journal()]
     assert names == [f"client-{number // 2}" for number in range(2 * count)]
+    fields = {"Content-Type": "application/json"}
+    with mutual.gateway.connect(context=mutual.speaks(certificate)) as last:
+        assert last.request("POST", "/v1/events/metrics", BODY, fields).status == 202
+        misses = mutual.gateway.metric("ingest_head_cache_misses_total")
+        for _ in range(10):
+            assert last.request("POST", "/v1/events/metrics", BODY, fields).status == 202
+        again = mutual.gateway.metric("ingest_head_cache_misses_total")
+        assert again - misses <= 1  # the question itself
+        keys_file(tmp_path, *made[:-1])
+        until(lambda: last.request("POST", "/v1/events/metrics", BODY, fields).status == 403)
 
 
 def test_a_workload_without_a_subject_is_known_by_its_alternative_name(

@@ -62,7 +62,7 @@ class Course:
         """Tell Prometheus where the gateways are now."""
         ports: dict[bool, dict[str, int]] = {False: {}, True: {}}
         for outage in self.outages:
-            ports[outage.several][outage.name] = outage.gateway.port
+            ports[outage.several][outage.name] = outage.port
         self.prometheus.watch(ports[False], ports[True])
 
     def _look(self) -> None:

@@ -121,6 +121,35 @@ def test_secure_renegotiation_is_told_and_http_1_1_is_chosen(served: EncryptedGa
     assert "ALPN protocol: http/1.1" in said.text
 
 
+def test_keys_are_changed_when_the_client_asks_for_it(served: EncryptedGateway) -> None:
+    process = subprocess.Popen(
+        ["openssl", "s_client", "-connect", f"127.0.0.1:{served.port}", "-servername", HOST,
+         "-CAfile", str(served.authority.file), "-tls1_3"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    said = b""
+
+    def until_said(words: bytes) -> None:
+        nonlocal said
+        while words not in said:
+            more = process.stdout.read(65536)  # type: ignore[union-attr]
+            assert more, said
+            said += more
+        said = said.partition(words)[2]
+
+    try:
+        until_said(b"Verify return code")
+        for _ in range(3):
+            process.stdin.write(b"K\n")
+            until_said(b"KEYUPDATE")
+            process.stdin.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            until_said(b"HTTP/1.1 200")
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_early_data_is_not_taken(served: EncryptedGateway, tmp_path: Path) -> None:
     session = tmp_path / "session"
     request = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

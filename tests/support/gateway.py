@@ -94,6 +94,16 @@ class Gateway:
             self.port = int(found.group(1))
         return found is not None
 
+    def admin_port(self) -> int:
+        """Where operators are listened to, as the rest of the banner says; read it once."""
+        assert self._process is not None and self._process.stdout is not None
+        found = None
+        while found is None:
+            line = self._process.stdout.readline().decode()
+            assert line, self.log()
+            found = re.search(r"metrics  http://127\.0\.0\.1:(\d+)/metrics", line)
+        return int(found[1])
+
     @property
     def pid(self) -> int:
         assert self._process is not None

@@ -17,8 +17,10 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
+from tests.support.certificates import DAY, HOST, NOW, EncryptedGateway
 from tests.support.events import METRICS, metric
 from tests.support.gateway import Client, Gateway
+from tests.support.mock_kafka import MockBrokers
 from tests.support.waiting import until
 from tests.support.workers import alive, pids
 
@@ -109,6 +111,11 @@ class Outage:
         return Gateway(
             self.directory / "data", *folders, *self.flags, env=self.env, wrapper=wrapper
         )
+
+    @property
+    def port(self) -> int:
+        """Where its metrics are."""
+        return self.gateway.port
 
     def cause(self) -> None:
         """Bring it about, or keep it up; called several times a second."""
@@ -388,6 +395,47 @@ class SlowDisk(Outage):
         super().end()
 
 
+class HeldBrokers(Outage):
+    """Kafka's brokers hang; what waits for them is given up in the end."""
+
+    stages = ({"IngestKafkaStalled"}, {"IngestKafkaErrors", "IngestKafkaSlow"})
+
+    def prepare(self) -> None:
+        super().prepare()
+        options = {"sink": "kafka", "ack": "remote"}
+        schema = json.dumps({"x-ingest": options})
+        (self.directory / "schemas" / "sent.json").write_text(schema)
+        self._brokers = MockBrokers()
+        self.env["INGEST_KAFKA_BROKERS"] = self._brokers.addresses
+        self.env["INGEST_KAFKA_DELIVERY_TIMEOUT_SECONDS"] = "8s"
+        self._clients: list[Client] = []
+        self._held = False
+
+    def cause(self) -> None:
+        if not self._held:
+            self.gateway.post("/v1/events/sent", 1)
+            self._brokers.hold()
+            self._held = True
+        if len(self._clients) < 200:
+            self._clients.append(self.gateway.connect())
+            self._clients[-1].send(
+                b"POST /v1/events/sent HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
+                b"Content-Type: application/json\r\n\r\n1"
+            )
+
+    def heal(self) -> None:
+        self._brokers.go_on()
+        for client in self._clients:
+            client.sock.close()
+
+    def calm(self) -> None:
+        self.gateway.post("/v1/events/sent", 1)
+
+    def end(self) -> None:
+        super().end()
+        self._brokers.kill()
+
+
 class DeadSink(Outage):
     """What a consumer writes to is down."""
 
@@ -457,9 +505,32 @@ class LostPlace(DeadSink):
         """Nothing is left to be done: no more is lost, and no more is poison."""
 
 
+class OldCertificate(Outage):
+    """A certificate ends in some days, and is renewed."""
+
+    stages = ({"IngestCertificateExpires"},)
+
+    def made(self, *wrapper: str) -> Gateway:
+        folders = [f"--{name}={self.directory}/{name}" for name in ("schemas", "handlers")]
+        made = EncryptedGateway(self.directory, *folders, "--admin-bind", "127.0.0.1:0")
+        made.authority.issue("server", HOST, not_after=NOW + 10 * DAY)
+        self._authority = made.authority
+        self._port = 0
+        return made
+
+    @property
+    def port(self) -> int:
+        self._port = self._port or self.gateway.admin_port()
+        return self._port
+
+    def heal(self) -> None:
+        self._authority.issue("server", HOST, not_after=NOW + 90 * DAY)
+
+
 OUTAGES: tuple[type[Outage], ...] = (
     Nothing, Crash, DeadWorkers, FailingHandler, BlockedHub, Overload, Crowd, WrongKeys,
-    FillingDisk, FullDisk, BrokenDisk, SlowDisk, DeadSink, LostPlace,
+    FillingDisk, FullDisk, BrokenDisk, SlowDisk, HeldBrokers, DeadSink, LostPlace,
+    OldCertificate,
 )  # fmt: skip
 
 
