@@ -123,7 +123,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 lock: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check uv
-	$(LOCK) setup.cfg --output-file ops/docker/requirements.txt
+	$(LOCK) --extra kafka setup.cfg --output-file ops/docker/requirements.txt
 	echo 'setuptools >= 77' | $(LOCK) - --output-file ops/docker/requirements-build.txt
 
 # Known vulnerabilities of what the image is made of, and licences that are not on the list.

@@ -395,6 +395,20 @@ class Settings:
         "How long nothing may be delivered until /readyz says so.",
         minimum=0.1,
     )
+    forward_max_attempts: int = _setting(
+        3,
+        "kafka",
+        "Attempts after which an event that Kafka will never take, such as one that is too large, "
+        "is put aside so that the others can be forwarded; 0: it is tried for ever.",
+        minimum=0,
+        maximum=1_000_000,
+    )
+    forward_unready_lag_seconds: float = _setting(
+        0.0,
+        "kafka",
+        "Age of the oldest event that is not forwarded yet at which /readyz says so; 0: never.",
+        minimum=0,
+    )
     kafka: str = _setting(
         "none",
         "kafka",
