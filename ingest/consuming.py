@@ -26,12 +26,11 @@ from ingest import consumers
 from ingest.consumers import Switch
 from ingest.consuming_attempts import Shared
 from ingest.consuming_dead import DeadLetters
-from ingest.consuming_lag import Ruler
+from ingest.consuming_lag import Ruler, followed_by
 from ingest.consuming_loop import Consumer
 from ingest.followers import Followers, SharedReads
 from ingest.handlers.loader import Handler
 from ingest.journal.checkpoints import CheckpointBroken, Checkpoints
-from ingest.journal.segment import list_partitions
 from ingest.journal.storage import Storage
 from ingest.logs import get_logger
 from ingest.metrics import Metrics
@@ -98,6 +97,12 @@ class Consumers:
         self._consumers: list[Consumer] = []
         self._greenlets: dict[Consumer, gevent.Greenlet] = {}
         self._helpers = Group()
+        self._dead_lent = False
+
+    def lend_dead_letters(self) -> DeadLetters:
+        """Where events are put aside, for someone else; open from `open` to `stop`."""
+        self._dead_lent = True
+        return self._shared.dead
 
     # -- life --------------------------------------------------------------------------------
 
@@ -109,19 +114,23 @@ class Consumers:
         """
         if self._partition == 0:
             self._look_for_strangers()
+        if self._handlers or self._dead_lent:
+            self._shared.dead.open()
         if not self._handlers:
             return
-        self._shared.dead.open()
-        for number, end, followers in self._partitions():
+        for number, _, end, followers in followed_by(
+            self._partition, self._workers, self._journal, self._next_offset, self._followers
+        ):
             for handler in self._handlers:
                 self._add(handler, number, end, followers)
 
     def start(self) -> None:
         """Begin to consume."""
         consumers.install(self._switches)
+        if self._consumers or self._dead_lent:
+            self._shared.dead.start()
         if not self._consumers:
             return
-        self._shared.dead.start()
         for consumer in self._consumers:
             log.info(
                 "consumer.started",
@@ -158,7 +167,7 @@ class Consumers:
             else:
                 log.error("consumer.stuck", type=consumer.type, partition=consumer.partition)
         self._helpers.kill()
-        if self._consumers:
+        if self._consumers or self._dead_lent:
             self._shared.dead.close(KILL_SECONDS)
         if all(greenlet.dead for greenlet in self._greenlets.values()):
             self._shared.threads.close()
@@ -173,15 +182,6 @@ class Consumers:
                 greenlet.kill(block=False)
 
     # -- where they begin --------------------------------------------------------------------
-
-    def _partitions(self) -> list[tuple[int, Callable[[], int], Followers]]:
-        """Those this worker consumes: number, next offset, and who tells of commits."""
-        found = [(self._partition, self._next_offset, self._followers)]
-        for number, directory in list_partitions(Storage(), self._journal):
-            if number >= self._workers and number % self._workers == self._partition:
-                end = Ruler(Storage(), directory).next_offset()
-                found.append((number, lambda end=end: end, Followers()))  # type: ignore[misc]
-        return found
 
     def _add(
         self,

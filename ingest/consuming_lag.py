@@ -1,17 +1,20 @@
-"""How many bytes of a partition are behind a record. Called in a native thread.
+"""Which partitions a worker follows, and how many bytes of one are behind a record.
 
-This module must not know consumers.
+All of it blocks, or is called in a native thread. This module must not know consumers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from ingest.followers import Followers
 from ingest.journal.content import open_content
 from ingest.journal.frame import Commit
 from ingest.journal.locate import END
 from ingest.journal.reader import SegmentReader
-from ingest.journal.segment import SegmentFile, list_segments
+from ingest.journal.segment import SegmentFile, list_partitions, list_segments
 from ingest.journal.storage import Storage
 
 
@@ -78,3 +81,40 @@ class Ruler:
                 if isinstance(item, Commit) and item.first + item.records > offset:
                     return item.start
             return reader.position
+
+
+class Followed(NamedTuple):
+    """A partition that a worker follows.
+
+    Attributes:
+        number, directory: of the partition.
+        end: its next offset.
+        followers: tell of commits.
+    """
+
+    number: int
+    directory: Path
+    end: Callable[[], int]
+    followers: Followers
+
+
+def followed_by(
+    worker: int, workers: int, journal: Path, end: Callable[[], int], followers: Followers
+) -> list[Followed]:
+    """The partition that a worker writes, and its share of those that nobody writes any more.
+
+    Args:
+        worker: its number.
+        workers: how many there are.
+        journal: the directory of all partitions.
+        end, followers: of its own partition.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    found = [Followed(worker, journal / str(worker), end, followers)]
+    for number, directory in list_partitions(Storage(), journal):
+        if number >= workers and number % workers == worker:
+            last = Ruler(Storage(), directory).next_offset()
+            found.append(Followed(number, directory, lambda last=last: last, Followers()))  # type: ignore[misc]
+    return found

@@ -107,7 +107,7 @@ class Consumer:
         """Age of the oldest event in hand."""
         for record in self._hand:
             if record.offset >= self.place:
-                return max(0.0, time() - _stored_at(record))
+                return max(0.0, time() - stored_at(record))
         return 0.0
 
     @property
@@ -207,7 +207,7 @@ class Consumer:
             self._save_at = None
 
 
-def _stored_at(record: Record) -> float:
+def stored_at(record: Record) -> float:
     """Seconds since 1970 at which it was stored; now where that cannot be read."""
     head = head_of(record.line)
     try:

@@ -561,6 +561,49 @@ class Metrics:
         producer=KAFKA_PRODUCERS,
     )
 
+    # -- forwarder ------------------------------------------------------------------
+    forward_lag_events = gauges(
+        "Records between the forwarder's place and the journal's end, by partition.",
+        "It grows while brokers are away; afterwards it must fall. See docs/kafka.md.",
+        partition=OPEN,
+    )
+    forward_lag_bytes = gauges(
+        "Bytes of these records; looked up once a second.",
+        "Retention keeps them: the disk must hold what an outage takes.",
+        partition=OPEN,
+    )
+    forward_lag_seconds = gauges(
+        "Age of the oldest event that is not forwarded yet, by partition.",
+        "Look at the brokers, `ingest_kafka_troubles_total` and `ingest_forward_retries_total`.",
+        "max",
+        partition=OPEN,
+    )
+    forward_delivered = counters(
+        "Events that were forwarded, by partition; repetitions count.",
+        "When it stands still while the lag grows: look at the brokers.",
+        partition=OPEN,
+    )
+    forward_retries = counters(
+        "Times the forwarder began anew because a message was not delivered.",
+        "The log says why (`forwarder.not_delivered`): a topic or a right may be missing.",
+        partition=OPEN,
+    )
+    forward_dead_letters = counters(
+        "Events that Kafka will never take, put aside in `data/dead`.",
+        "`ingest journal cat --dead` shows them with the reason; most are too large.",
+        partition=OPEN,
+    )
+    forward_missed_events = counters(
+        "Records that were removed or damaged before they were forwarded.",
+        "Any is a loss downstream: see the log (`forwarder.gap`) and `ingest journal verify`.",
+        partition=OPEN,
+    )
+    forward_checkpoint_failures = counters(
+        "Looks into the journal and checkpoints of the forwarder that failed.",
+        "Check the disk and the log. Nothing is lost; more is repeated after a crash.",
+        partition=OPEN,
+    )
+
     # -- closed segments ----------------------------------------------------------
     journal_segments_closed = counter(
         "Journal segments that were closed because they were full, old or had failed.",

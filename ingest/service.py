@@ -187,6 +187,14 @@ class Service:
             lambda: self.journal.next_offset,
             self._followers,
         )
+        self.sinks.forward(
+            settings,
+            part.number,
+            part.workers,
+            lambda: self.journal.next_offset,
+            self._followers,
+            self.consumers,
+        )
         refusals = Refusals(self.responder, metrics)
         self.overload = Overload(
             settings, metrics, self.pool, refusals, lambda: self.journal.pending_bytes
@@ -220,7 +228,6 @@ class Service:
         self.keeper: Keeper | None = None
         self._quotas = self._new_quotas()
         self.serving = self.build(registry, None)
-        self.pipeline.cloudevents.attach(self.serving.cloudevents)
         self._keep_keys()
         self.tls = Tls.of(settings, metrics)
         self.server = Server(
@@ -291,6 +298,7 @@ class Service:
             registry,
             self.settings.compress_min_bytes,
             journal=endpoints_journal.offered(self.settings),
+            schemas_base=self.settings.schemas_base,
         )
         return Serving(self._lasting, registry, endpoints, self._table, self._quotas, before)
 
@@ -311,7 +319,6 @@ class Service:
         self.sinks.follow(serving.registry, self.settings)
         if self.janitor is not None:
             self.janitor.keep_for(self._journals(serving.registry))
-        self.pipeline.cloudevents.attach(serving.cloudevents)
         self.server.route(serving.router)
 
     def _decide_anew(self) -> None:
@@ -416,6 +423,8 @@ class Service:
         self.started = True
         self.blocking_monitor.start()
         self.consumers.start()
+        if self.sinks.forwarder is not None:
+            self.sinks.forwarder.start()
         self.server.start(listener, admin)
 
     def setup(self) -> None:
@@ -445,6 +454,7 @@ class Service:
             if self.rejected is not None:
                 self.rejected.open()
             self.consumers.open()
+            self.sinks.open()
         except OSError:
             self.abandon()
             raise
@@ -478,7 +488,7 @@ class Service:
         The order: readiness off → (drain delay: still accepting, so that load
         balancers learn it) → take the backlog and stop accepting → answer what is in
         flight, with `Connection: close`, while consumers end their last calls → stop the
-        consumers, the pool and the janitor → final commit → close.
+        forwarder, the consumers, the pool and the janitor → final commit → close.
 
         Args:
             restart: only this worker goes, and another process takes over the listening
@@ -503,6 +513,9 @@ class Service:
         cut = self.server.drain(
             settings.drain_timeout_seconds,
             RESTART_GRACE_SECONDS if restart and self._part.workers > 1 else IDLE_GRACE_SECONDS,
+        )
+        self.sinks.stop_forwarding(
+            0.0 if self._hurried.is_set() else max(1.0, deadline - monotonic())
         )
         self.consumers.stop(0.0 if self._hurried.is_set() else max(1.0, deadline - monotonic()))
         self.overload.stop()

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingest.errors import IngestError
+from ingest.followers import Followers
 from ingest.metrics import Metrics
 from ingest.registry import Registry
 from ingest.settings import Settings
+from ingest.sinks.forward import Forwarder, warn_of_a_checkpoint_without_forwarder
 from ingest.sinks.kafka_producer import KafkaProducer
 from ingest.sinks.kafka_reports import Reports
 from ingest.sinks.kafka_settings import KafkaSettings
@@ -21,6 +24,7 @@ from ingest.sinks.remote import Answers, Remote, Waiting
 from ingest.sinks.routing import routes_of
 
 if TYPE_CHECKING:
+    from ingest.consuming import Consumers
     from ingest.health import Health
     from ingest.journal import Journal
 
@@ -37,6 +41,7 @@ class Sinks:
     Attributes:
         routes: where the events of each type go.
         remote: answers events when Kafka has them; None where no type wants that.
+        forwarder: brings events from the journal to Kafka; None where no type wants that.
         mixed: whether the journal's commits are part of what some of them wait for.
 
     Raises:
@@ -50,6 +55,9 @@ class Sinks:
         self._settings = KafkaSettings.of(settings)
         self._metrics = metrics
         self.remote: Remote | None = None
+        self.forwarder: Forwarder | None = None
+        self._lag_limit = settings.forward_unready_lag_seconds
+        self._data = Path(settings.data)
         remote = [route for route in self.routes.values() if route.remote]
         #: makes what takes refused events; None where they stay here
         self.new_rejected: Callable[[Told], RejectedTopic] | None = None
@@ -107,15 +115,64 @@ class Sinks:
         self.routes = routes_of(registry.types.values(), settings)
         self.mixed = self.remote is not None and self.journaled
 
+    def forward(
+        self,
+        settings: Settings,
+        worker: int,
+        workers: int,
+        next_offset: Callable[[], int],
+        followers: Followers,
+        consumers: Consumers,
+    ) -> None:
+        """Forward the events of the types that want it; see `Forwarder`.
+
+        Args:
+            consumers: have dead letters.
+
+        Raises:
+            KafkaUnusable: librdkafka does not take the settings, or is not there.
+        """
+        routes = {name: route for name, route in self.routes.items() if route.forwarded}
+        if routes:
+            self.forwarder = Forwarder(
+                settings,
+                self._metrics,
+                self._settings,
+                routes,
+                worker,
+                workers,
+                next_offset,
+                followers,
+                consumers.lend_dead_letters(),
+            )
+        elif worker == 0:
+            warn_of_a_checkpoint_without_forwarder(self._data)
+
+    def open(self) -> None:
+        """Find where it goes on; blocks. After the journal's recovery.
+
+        Raises:
+            OSError: files cannot be read or written; `filename` says which.
+        """
+        if self.forwarder is not None:
+            self.forwarder.open()
+
     def add_checks(self, health: Health) -> None:
         """Let /readyz say when nothing can be delivered."""
         if self.remote is not None:
             health.add("kafka", {"ready"}, self.remote.producer.healthy)
+        if self.forwarder is not None and self._lag_limit:
+            health.add("forwarder", {"ready"}, self.forwarder.behind)
 
     def start(self) -> None:
         """Before the first event."""
         if self.remote is not None:
             self.remote.producer.start()
+
+    def stop_forwarding(self, timeout: float) -> None:
+        """Wait for what was forwarded and is on its way, so many seconds at most."""
+        if self.forwarder is not None:
+            self.forwarder.stop(timeout)
 
     def committed(self, waiters: list[Any], error: IngestError | None) -> list[Any]:
         """Tell those that wait for more than the journal; returns the others."""
