@@ -31,9 +31,9 @@ services: $(STAMP)
 # the tests say which variable makes them longer. One of them needs root.
 AS_ROOT := tests/production/test_deployment_image.py
 production: $(STAMP)
-	@for tool in haproxy nginx openssl promtool systemd-analyze strace; do \
+	@for tool in haproxy nginx openssl promtool systemd-analyze strace wrk; do \
 		command -v $$tool >/dev/null || { echo "$$tool is missing: apt-get install" \
-			"haproxy nginx libnginx-mod-stream openssl prometheus systemd strace" >&2; exit 1; }; done
+			"haproxy nginx libnginx-mod-stream openssl prometheus systemd strace wrk" >&2; exit 1; }; done
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[production]'
 	@test "$$(id -u)" = 0 || echo "NOT RUN: $(AS_ROOT), which only root can" >&2
 	$(BIN)/python -m pytest tests/production $$(test "$$(id -u)" = 0 || echo --ignore=$(AS_ROOT))
@@ -123,7 +123,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 lock: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check uv
-	$(LOCK) setup.cfg --output-file ops/docker/requirements.txt
+	$(LOCK) --extra kafka setup.cfg --output-file ops/docker/requirements.txt
 	echo 'setuptools >= 77' | $(LOCK) - --output-file ops/docker/requirements-build.txt
 
 # Known vulnerabilities of what the image is made of, and licences that are not on the list.

@@ -40,6 +40,7 @@ class Endpoints:
         registry: what `/v1/schemas` and `/openapi.json` show; it does not change.
         compress_min_bytes: smaller answers are not compressed.
         journal: whether the journal is read over HTTP, for `/openapi.json`.
+        schemas_base: what stands before `/v1/schemas` in `dataschema`.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Endpoints:
         registry: Registry,
         compress_min_bytes: int,
         journal: bool = True,
+        schemas_base: str = "",
     ) -> None:
         self._responder = responder
         self._health = health
         self._metrics = metrics
         self._registry = registry
         self._compress_min_bytes = compress_min_bytes
+        self._schemas_base = schemas_base
         self._openapi = Document(
             dumps(openapi_document(registry, journal)) + b"\n", "application/json"
         )
@@ -134,7 +137,7 @@ class Endpoints:
                 "type": event_type.name,
                 "version": event_type.version,
                 "versions": [version.version for version in self._registry.versions(name)],
-                "dataschema": event_type.dataschema,
+                "dataschema": self._schemas_base + event_type.dataschema,
                 "routes": [f"{r.method} {r.path}" for r in event_type.options.routes],
             }
             for name, event_type in sorted(self._registry.types.items())

@@ -90,11 +90,6 @@ class CloudEvents:
         self.coded = coded
         self.pool: WorkPool  # set by the pipeline
         self._reading = Reading(settings.errors_max, decode, encode is None)
-        self.router: CloudEventRouter
-
-    def attach(self, router: CloudEventRouter) -> None:
-        """Take what knows the types; it cannot be made before."""
-        self.router = self._reading.router = router
 
     def settings_changed(self) -> None:
         """Take over what was derived from the settings."""
@@ -135,7 +130,7 @@ class CloudEvents:
             raws = split_array(body) if self._encode is None else [b""] * len(values)
             exchange.body = b""
             work = partial(self._many, raws=raws, values=values)
-            if any(target and target.handler for target in map(self.router.known, values)):
+            if any(target and target.handler for target in map(exchange.plan.router.known, values)):
                 self.pool.spawn(work, exchange)
             else:
                 work(exchange)
@@ -149,13 +144,14 @@ class CloudEvents:
             self._refuse_one(exchange, refused)
             return
         plan, principal = exchange.plan, exchange.plan.principal
+        router: CloudEventRouter = plan.router
         try:
-            sent = sent._replace(target=self.router.own(sent.target, principal))
+            sent = sent._replace(target=router.own(sent.target, principal))
         except IngestError as error:
             self._refusing.refuse(exchange, error)
             return
         exchange.body = b""
-        exchange.plan = self.router.of_type(sent.target, principal)
+        exchange.plan = router.of_type(sent.target, principal)
         if sent.target.handler is not None and plan.target.handler is None:
             # Until now nobody knew that it needs a greenlet of its own.
             self.pool.spawn(partial(self._store, sent=sent), exchange)
@@ -189,7 +185,7 @@ class CloudEvents:
 
     def _refuse_one(self, exchange: Exchange, refused: Refused) -> None:
         if refused.target is not None:
-            exchange.plan = self.router.of_type(refused.target, exchange.plan.principal)
+            exchange.plan = exchange.plan.router.of_type(refused.target, exchange.plan.principal)
         cell = refused.count()
         if cell is not None:
             cell.value += 1
@@ -277,7 +273,7 @@ class CloudEvents:
             if index and not index % YIELD_EVENTS:
                 self.pool.yield_turn()
             try:
-                sent = self._reading.from_json(raw, value)
+                sent = self._reading.from_json(raw, value, exchange.plan.router)
                 sent = self._of_sender(exchange, sent)
                 line = self._new(held, sent)
             except Refused as refused:
@@ -287,7 +283,7 @@ class CloudEvents:
                     refused.error = IngestError(error.code, error.detail, extensions=members)
                     raise
                 batch.refused(index, refused.faults, refused.reason.faults)
-                counts.append(refused.count() or self._any_type_rejected)
+                counts.append(refused.count() or exchange.plan.router.any_type.rejected_schema)
                 self._keep(exchange, refused)
             else:
                 batch.ids[index] = escaped(sent.event.id)
@@ -308,7 +304,7 @@ class CloudEvents:
             Refused: those may not be sent; then none of the batch is stored.
         """
         try:
-            target = self.router.own(sent.target, exchange.plan.principal)
+            target = exchange.plan.router.own(sent.target, exchange.plan.principal)
         except IngestError as error:
             reason = Reason("schema", "/type", error.code, error.detail)
             raise Refused(error, reason, whole=True) from None
@@ -333,10 +329,6 @@ class CloudEvents:
             raise
         held.name(digest, stored_id)
         return line
-
-    @property
-    def _any_type_rejected(self) -> Cell:
-        return self.router.any_type.rejected_schema
 
     def _finish_many(self, held: Many) -> None:
         batch, exchange = held.batch, held.exchange

@@ -42,7 +42,6 @@ class Reading:
         self.errors_max = errors_max
         self._decode = decode
         self._keeps_bytes = keeps_bytes
-        self.router: CloudEventRouter  # set by the service
 
     def from_request_fields(self, exchange: Exchange) -> Sent:
         """Raises: Refused."""
@@ -50,7 +49,7 @@ class Reading:
         try:
             event = from_fields(exchange.head.headers)
         except Invalid as invalid:
-            raise self._invalid(invalid, target, body) from None
+            raise self._invalid(invalid, target, body, exchange.plan.router) from None
         if not body:
             raise Refused(
                 IngestError("empty_body", "The body is the data, a JSON document."),
@@ -71,30 +70,31 @@ class Reading:
             value = self._decode(body)
         except DecodeError as error:
             reason = Reason("malformed", "", "json", error.message)
-            any_type = self.router.any_type
+            any_type = exchange.plan.router.any_type
             raise Refused(malformed_json(error), reason, target=any_type) from None
-        return self.from_json(body if self._keeps_bytes else b"", value)
+        return self.from_json(body if self._keeps_bytes else b"", value, exchange.plan.router)
 
-    def from_json(self, raw: bytes, value: Any) -> Sent:
+    def from_json(self, raw: bytes, value: Any, router: CloudEventRouter) -> Sent:
         """An event in the JSON format.
 
         Args:
             raw: its bytes; empty where they are not kept as they were sent.
             value: the same, decoded.
+            router: knows the types.
 
         Raises:
             Refused
         """
-        target = self.router.known(value)
+        target = router.known(value)
         try:
             event = from_members(value)
             data = data_of(raw, value)
         except Invalid as invalid:
             kept = target is not None and target.keeps_rejected
             data = salvaged_data(raw, value) if kept else b""
-            raise self._invalid(invalid, target, data) from None
+            raise self._invalid(invalid, target, data, router) from None
         if target is None:
-            error = self.router.unknown(event.type)
+            error = router.unknown(event.type)
             raise Refused(error, Reason("schema", "/type", error.code, error.detail))
         self._check_size(event, target, data)
         if "data" in value:
@@ -124,12 +124,14 @@ class Reading:
                 event=event,
             )
 
-    def _invalid(self, invalid: Invalid, target: Target | None, data: bytes) -> Refused:
+    def _invalid(
+        self, invalid: Invalid, target: Target | None, data: bytes, router: CloudEventRouter
+    ) -> Refused:
         faults = invalid.faults
         return Refused(
             refusal(invalid, self.errors_max),
             Reason("schema", *faults[0], len(faults)),
             faults=faults,
-            target=target or self.router.any_type,
+            target=target or router.any_type,
             raw=data,
         )

@@ -87,6 +87,7 @@ class Target:
         metrics: Metrics,
         log: Log,
         depth_max: int = 0,
+        schemas_url: str = "",
     ) -> None:
         name = event_type.name
         self.append = log.append
@@ -94,7 +95,7 @@ class Target:
         self.remote: Any = None
         self.event_type = event_type
         self.name = name
-        self.dataschema = event_type.dataschema
+        self.dataschema = schemas_url + event_type.dataschema
         self.validator = event_type.validator
         self.is_valid = event_type.validator.is_valid
         typed = event_type.validator.typed
@@ -148,14 +149,15 @@ class Plan:
         atomic: a batch is stored as a whole or not at all.
         list_ids: the answer to a batch lists the ids.
         principal: who sent it, as far as keys tell.
+        router: of CloudEvents: knows the types that there were when the request came.
         type_name: the metric label.
         accepted_answers: counter of 202 answers of this type.
     """
 
     __slots__ = (
         "accepted_answers", "alone", "atomic", "codings", "early", "endpoint", "immediate",
-        "list_ids", "principal", "refusal", "run", "single", "streamed", "submit", "target",
-        "type_name", "way",
+        "list_ids", "principal", "refusal", "router", "run", "single", "streamed", "submit",
+        "target", "type_name", "way",
     )  # fmt: skip
 
     def __init__(
@@ -176,6 +178,7 @@ class Plan:
         principal: Principal = ANONYMOUS,
     ) -> None:
         self.principal = principal
+        self.router: Any = None
         self.early: Callable[[Any, int], IngestError | None] | None = None
         self.immediate = submit is None
         self.alone: bool = getattr(endpoint, "alone", False)

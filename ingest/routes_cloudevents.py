@@ -237,6 +237,7 @@ class CloudEventRouter:
             accepted_answers=self._metrics.requests.cell(target.name, "202"),
             principal=principal,
         )
+        plan.router = self
         if meter is not None:
             plan.early = meter.early(principal)
         return plan

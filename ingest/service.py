@@ -228,7 +228,6 @@ class Service:
         self.keeper: Keeper | None = None
         self._quotas = self._new_quotas()
         self.serving = self.build(registry, None)
-        self.pipeline.cloudevents.attach(self.serving.cloudevents)
         self._keep_keys()
         self.tls = Tls.of(settings, metrics)
         self.server = Server(
@@ -299,6 +298,7 @@ class Service:
             registry,
             self.settings.compress_min_bytes,
             journal=endpoints_journal.offered(self.settings),
+            schemas_base=self.settings.schemas_base,
         )
         return Serving(self._lasting, registry, endpoints, self._table, self._quotas, before)
 
@@ -319,7 +319,6 @@ class Service:
         self.sinks.follow(serving.registry, self.settings)
         if self.janitor is not None:
             self.janitor.keep_for(self._journals(serving.registry))
-        self.pipeline.cloudevents.attach(serving.cloudevents)
         self.server.route(serving.router)
 
     def _decide_anew(self) -> None:

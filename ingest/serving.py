@@ -93,6 +93,7 @@ class Serving:
                 metrics,
                 lasting.journal,
                 depth,
+                settings.schemas_base,
             )
             for name, event_type in registry.types.items()
         }

@@ -20,6 +20,7 @@ from ingest.settings_values import (
     Setting,
     check_affinity,
     check_allowed,
+    check_base_url,
     check_bind,
     check_bind_or_off,
     check_mounts,
@@ -972,6 +973,14 @@ class Settings:
         placeholder="URI",
         check=check_uri_reference,
     )
+    schemas_url: str = _setting(
+        "none",
+        "identity",
+        "Where consumers elsewhere find this gateway, such as https://a.example: it stands "
+        "before `dataschema` in stored events, which is relative without it. Or none.",
+        placeholder="none|URL",
+        check=check_base_url,
+    )
 
     #: Where each setting that is not at its default was named: name → `--ack`,
     #: `INGEST_ACK`, `ingest.yaml:3`. No setting itself.
@@ -1003,6 +1012,11 @@ class Settings:
         if problems:
             raise SettingsError(problems, settings)
         return settings
+
+    @property
+    def schemas_base(self) -> str:
+        """What stands before `/v1/schemas` in `dataschema`."""
+        return "" if self.schemas_url == "none" else self.schemas_url
 
     def merged(self, new: Settings) -> Settings:
         """These with the values of others where a running process can take them.

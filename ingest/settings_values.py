@@ -276,6 +276,19 @@ def check_uri_reference(text: str) -> None:
         raise ValueError(f"must be a URI-reference (RFC 3986): {echo(scheme)} is no scheme")
 
 
+_BASE_URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(?:/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?")
+
+
+def check_base_url(text: str) -> None:
+    """An absolute URL to which a path can be added, or `none`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text != "none" and _BASE_URL.fullmatch(text) is None:
+        raise ValueError("must be none or a URL without query and final slash: https://a.example")
+
+
 #: Numbers of cores beyond it are a mistake, and would make a list of `0-4000000000` a long one.
 CORE_LIMIT = 4096
 _CORES = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")

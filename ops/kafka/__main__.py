@@ -14,6 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
+from ops.kafka import install
 from ops.kafka.cluster import BrokerFailed, Cluster
 from ops.kafka.install import Unavailable
 
@@ -28,10 +29,14 @@ def main() -> int:
     parser.add_argument(
         "--directory", type=Path, help="of their data; default: one that is removed"
     )
+    parser.add_argument("--fetch", action="store_true", help="only bring the jars")
     options = parser.parse_args()
     # SIGTERM ends it as Ctrl-C does, whatever it is about: brokers that were started are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if options.fetch:
+            print(f"real Kafka brokers: {install.java()}, {install.jars()}")
+            return 0
         with Cluster(options.brokers, options.directory) as cluster:
             print(cluster.bootstrap, flush=True)
             signal.pause()

@@ -89,6 +89,7 @@ def test_what_the_image_installs_is_named_by_version_and_hash_and_is_what_setup_
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     wanted = config["options"]["install_requires"].split("\n")
+    wanted += config["options.extras_require"]["kafka"].split("\n")
     versions = locked()
     for line in filter(None, wanted):
         requirement = Requirement(line)

@@ -192,3 +192,16 @@ def test_a_payload_that_holds_a_member_named_like_the_commit_mark_survives_a_res
     again = new_gateway(data=gateway.data)
     assert again.post("/v1/events/page_view", event).status == 202
     assert [record["data"] for record in again.journal()] == [event] * 2
+
+
+def test_a_stored_event_says_where_its_schema_is_to_be_had(
+    new_gateway,  # type: ignore[no-untyped-def]
+) -> None:
+    gateway = new_gateway("--schemas-url", "https://ingest.example.com/a")
+    gateway.post("/v1/events/metrics", metric())
+    found = gateway.journal()[0]["dataschema"]
+    assert found == "https://ingest.example.com/a/v1/schemas/metrics?version=1"
+    listed = {t["type"]: t for t in gateway.request("GET", "/v1/schemas").json()["types"]}
+    assert listed["metrics"]["dataschema"] == found
+    schema = gateway.request("GET", found.removeprefix("https://ingest.example.com/a"))
+    assert schema.json()["properties"]["metrics"]

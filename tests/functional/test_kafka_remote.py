@@ -216,7 +216,14 @@ def test_while_brokers_hang_what_waits_is_bounded_and_the_rest_is_told_to_retry(
                 b"POST /v1/events/plain HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
                 b'Content-Length: 8\r\n\r\n{"n":%02d}' % (10 + n)
             )
-        until(lambda: gateway.metric('ingest_errors_total{code="overloaded"}') >= 20)
+        remote = '{producer="remote"}'
+
+        def decided() -> float:
+            refused = gateway.metric('ingest_errors_total{code="overloaded"}')
+            waiting = gateway.metric(f"ingest_kafka_inflight_messages{remote}")
+            return refused + waiting + gateway.metric(f"ingest_kafka_delivered_total{remote}")
+
+        until(lambda: decided() == 31)
         assert gateway.metric('ingest_kafka_inflight_bytes{producer="remote"}') <= 4096
         until(lambda: gateway.request("GET", "/readyz").status == 503)
         assert b"nothing was delivered" in gateway.request("GET", "/readyz?verbose").body
@@ -226,7 +233,11 @@ def test_while_brokers_hang_what_waits_is_bounded_and_the_rest_is_told_to_retry(
         stored = {answer.json()["id"] for answer in answers if answer.status == 202}
         refused = [answer for answer in answers if answer.status == 503]
         assert len(stored) + len(refused) == 30
-        assert stored and all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        assert (
+            stored
+            and refused
+            and all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        )
         assert {answer.json()["code"] for answer in refused} == {"overloaded"}
         until(lambda: gateway.request("GET", "/readyz").status == 200)
         found = {m.id for m in consume(brokers.addresses, "events.plain", len(stored) + 1)}
@@ -271,6 +282,23 @@ def test_what_is_in_flight_at_sigterm_is_delivered_and_answered(start: Start) ->
             assert client.answer().status == 202
         assert gateway.wait() == 0
         assert len(consume(brokers.addresses, "events.plain", 2)) == 2
+
+
+def test_refused_events_on_their_way_at_sigterm_are_delivered(start: Start) -> None:
+    with MockBrokers() as brokers:
+        gateway = start(
+            brokers, "--kafka-rejected-topic", "rejected", types={"kept": TYPES["kept"]}
+        )
+        assert gateway.post("/v1/events/kept", {"n": 0}).status == 202
+        assert gateway.post("/v1/events/kept", {"n": "first"}).status == 422
+        assert len(consume(brokers.addresses, "rejected", 1)) == 1
+        brokers.hold()
+        assert gateway.post("/v1/events/kept", {"n": "second"}).status == 422
+        gateway.send_signal(15)
+        until(lambda: "service.draining" in gateway.log())
+        brokers.go_on()
+        assert gateway.wait() == 0
+        assert len(consume(brokers.addresses, "rejected", 2)) == 2
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,30 @@ def test_a_request_in_flight_is_judged_by_the_types_it_came_under(
         assert client.answer().status == 422
 
 
+def test_a_batch_of_cloudevents_in_flight_is_judged_by_the_types_it_came_under(
+    deploy: Callable[..., Deployment],
+) -> None:
+    served = deploy()
+    event = {"specversion": "1.0", "source": "/x", "type": "thing", "data": {"free": True}}
+    body = json.dumps([{**event, "id": str(number)} for number in range(3)]).encode()
+    head = (
+        b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
+        b"Content-Type: application/cloudevents-batch+json\r\n\r\n" % len(body)
+    )
+    with served.gateway.connect() as client:
+        assert post(client, "thing", {}).status == 202
+        client.send(head + body[:1])
+        with served.gateway.connect() as other:
+            other.request("GET", "/livez")
+        served.schema("other", SMALL)
+        (served.schemas / "thing.json").unlink()
+        served.hup("reload.done")
+        client.send(body[1:])
+        assert client.answer().status == 202
+        client.send(head + body)
+        assert client.answer().status == 422
+
+
 def test_operators_reload_and_get_what_changed_or_all_that_is_wrong(
     deploy: Callable[..., Deployment],
 ) -> None:

@@ -155,7 +155,7 @@ def test_ciphertext_may_come_in_pieces_of_any_size(gateway: EncryptedGateway) ->
             answers += exchange(lambda: tls.read(65536))
 
 
-@pytest.mark.parametrize("size", [16_000, 70_000, 3_000_000, 12_000_000])
+@pytest.mark.parametrize("size", [16_000, 70_000, 5_000_000])
 def test_bodies_of_any_size_arrive_whole(gateway: EncryptedGateway, size: int) -> None:
     body = batch(size)
     with gateway.connect() as client:
@@ -228,13 +228,13 @@ def test_a_segment_is_downloaded_whole_and_in_parts(new_encrypted: Serve) -> Non
     gateway = new_encrypted()
     name = f"{0:020d}.ndjson"
     with gateway.connect() as client:
-        answer = client.request("POST", "/v1/events/metrics", batch(12_000_000), NDJSON)
+        answer = client.request("POST", "/v1/events/metrics", batch(5_000_000), NDJSON)
         assert answer.status == 202
         stored = (gateway.data / "journal" / "0" / name).read_bytes().rstrip(b"\n") + b"\n"
         whole = client.request("GET", f"/v1/journal/0/{name}")
         assert (whole.status, whole.body == stored) == (200, True)
-        part = client.request("GET", f"/v1/journal/0/{name}", None, {"Range": "bytes=1000-9000000"})
-        assert (part.status, part.body == stored[1000:9000001]) == (206, True)
+        part = client.request("GET", f"/v1/journal/0/{name}", None, {"Range": "bytes=1000-4000000"})
+        assert (part.status, part.body == stored[1000:4000001]) == (206, True)
         assert client.request("GET", "/livez").status == 200
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,29 @@ def test_volumes_that_are_mounted_are_there_and_settings_come_from_their_file(
     assert Path(environ["INGEST_CONFIG"]).name in file["data"]
 
 
+def test_tls_comes_from_a_secret_and_probes_stay_plain(tmp_path: Path) -> None:
+    parts = [KUBERNETES / "base", KUBERNETES / "components" / "tls"]
+    base, tls = (os.path.relpath(part.resolve(), tmp_path.resolve()) for part in parts)
+    (tmp_path / "kustomization.yaml").write_text(
+        json.dumps({
+            "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+            "resources": [base], "components": [tls],
+        })
+    )  # fmt: skip
+    objects = rendered(tmp_path)
+    for found in objects:
+        kubernetes_validate.validate(found, VERSIONS[0], strict=True)
+    pod = one(objects, "StatefulSet")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environ = {item["name"]: item["value"] for item in container["env"]}
+    (mount,) = [m for m in container["volumeMounts"] if m["name"] == "tls"]
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "tls"]
+    for name, file in (("INGEST_TLS_CERT", "tls.crt"), ("INGEST_TLS_KEY", "tls.key")):
+        assert environ[name] == f"{mount['mountPath']}/{file}"
+    assert volume["secret"] == {"secretName": "ingest-tls", "defaultMode": 0o440}
+    assert container["readinessProbe"]["httpGet"]["port"] == "admin"
+
+
 def test_the_autoscaler_alone_decides_on_the_number_of_instances(production: list[Object]) -> None:
     assert "replicas" not in one(production, "StatefulSet")["spec"]
     target = one(production, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
@@ -109,6 +133,12 @@ def test_compose_understands_its_file() -> None:
     assert done.returncode == 0, done.stderr
     services = json.loads(done.stdout)["services"]
     assert services["prometheus"]["depends_on"]["ingest"]["condition"] == "service_healthy"
+    both = [str(COMPOSE), str(COMPOSE.with_name("kafka.yaml"))]
+    done = subprocess.run([*command, *both], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    with_kafka = json.loads(done.stdout)["services"]
+    assert with_kafka["ingest"]["depends_on"]["kafka"]["condition"] == "service_healthy"
+    assert set(with_kafka) == {*services, "kafka"}
     wrong = COMPOSE.read_text().replace("mem_limit:", "memory_limit:")
     again = subprocess.run(
         [*command, "/dev/stdin"], input=wrong, capture_output=True, text=True, timeout=110

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.certificates import DAY, HOST, NOW, Authority, EncryptedGateway
+from tests.support.events import METRICS
+from tests.support.gateway import Client
+from tests.support.proxies import free_ports, running
 
 #: Everything OpenSSL has, however weak.
 ALL = "ALL:COMPLEMENTOFALL:@SECLEVEL=0"
@@ -205,3 +210,53 @@ def test_clients_are_let_in_by_their_certificates(tmp_path: Path, version: str) 
         assert gateway.handshakes("bad_certificate") == 2
     finally:
         gateway.stop()
+
+
+CONFIGURATION = """\
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 20s
+    timeout server 20s
+listen through
+    bind 127.0.0.1:{port}
+    option httpchk GET /readyz
+    server gateway1 127.0.0.1:{gateway} ssl verify required ca-file {ca} sni str({host}) \
+        verifyhost {host} crt {crt} check port {admin} no-check-ssl inter 200ms {further}
+"""
+
+
+@pytest.mark.parametrize("further", ["", "send-proxy-v2"])
+def test_haproxy_speaks_tls_to_it_with_a_certificate_of_its_own(
+    tmp_path: Path, further: str
+) -> None:
+    clients = Authority(tmp_path, "clients")
+    flags = ["--tls-client-ca", str(clients.file), "--tls-client-auth", "required"]
+    flags += ["--admin-bind", "127.0.0.1:0"]
+    if further:
+        flags += ["--proxy-protocol", "required", "--trusted-proxies", "127.0.0.1"]
+    gateway = EncryptedGateway(tmp_path, *flags)
+    gateway.start()
+    both = tmp_path / "proxy-both.pem"
+    both.write_text("".join(path.read_text() for path in clients.issue("proxy", "proxy.test")))
+    (port,) = free_ports(1)
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(
+        CONFIGURATION.format(
+            port=port, gateway=gateway.port, ca=gateway.authority.file, host=HOST, crt=both,
+            admin=gateway.admin_port(), further=further,
+        )
+    )  # fmt: skip
+    try:
+        with running(["haproxy", "-db", "-f", str(path)], port, tmp_path / "haproxy.log"):
+
+            def status() -> int:
+                with Client(socket.create_connection(("127.0.0.1", port), 20)) as asking:
+                    fields = {"Content-Type": "application/json"}
+                    body = json.dumps(METRICS).encode()
+                    return asking.request("POST", "/v1/events/metrics", body, fields).status
+
+            assert [status() for _ in range(20)] == [202] * 20
+    finally:
+        assert gateway.stop() == 0
+    assert len(gateway.journal()) == 20

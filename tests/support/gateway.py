@@ -58,6 +58,8 @@ class Gateway:
         self.flags = flags
         self.env = env or {}
         self.cwd = cwd
+        #: where it listens; a restart on the same port has to say so
+        self.bind = "127.0.0.1:0"
         #: descriptors that it inherits
         self.pass_fds: list[int] = []
         self.port = 0
@@ -75,7 +77,7 @@ class Gateway:
         """Start the process and wait for nothing."""
         RUNNING.add(self)
         self._process = subprocess.Popen(
-            [*self._start, "--bind", "127.0.0.1:0", "--data", str(self.data), *self.flags],
+            [*self._start, "--bind", self.bind, "--data", str(self.data), *self.flags],
             stdout=subprocess.PIPE,
             stderr=self._log,
             env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},

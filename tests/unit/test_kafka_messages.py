@@ -6,7 +6,7 @@ import base64
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.cloudevents import escaped
@@ -89,6 +89,7 @@ def test_the_subject_is_the_key_where_that_is_asked_for(mode: str) -> None:
     assert message(line_of())[0] is None
 
 
+@example([("a" * 34 + '"', None), ("b" * 34 + "\\", None)])  # as long as ours, escaped
 @given(
     st.lists(
         st.tuples(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ingest.connection import RESET
 from ingest.tls.layer import SEND_BYTES, TlsSocket
 from tests.support.certificates import HOST, Authority
 
@@ -183,6 +184,15 @@ def test_an_end_is_told_unless_the_socket_is_to_be_reset(pair: Pair) -> None:
         pair.tls.read(1)
     pair.raw.sendall(b"not looked at any more")
     assert pair.server.recv(65536) == b"not looked at any more"
+
+
+def test_one_that_is_to_be_reset_has_no_regular_end(pair: Pair) -> None:
+    pair.server.send(b"part of an")
+    pair.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    pair.server.close()
+    assert pair.pull() == b"part of an"
+    with pytest.raises(ssl.SSLWantReadError):  # not the end that TLS has
+        pair.tls.read(1)
 
 
 def test_memory_is_given_back_at_once(pair: Pair) -> None:
