@@ -122,3 +122,19 @@ def consume(addresses: str, topic: str, count: int, timeout: float = 60.0) -> li
     finally:
         consumer.close()
     return found
+
+
+def stored(addresses: str, topic: str) -> int:
+    """How many messages a topic holds."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": addresses, "group.id": "test", "log_level": 0})
+    try:
+        partitions = consumer.list_topics(topic, timeout=60).topics[topic].partitions
+        total = 0
+        for number in partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=60)
+            total += high - low
+        return total
+    finally:
+        consumer.close()
