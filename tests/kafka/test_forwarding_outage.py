@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -20,7 +21,7 @@ import pytest
 from ops.kafka.cluster import Cluster
 from tests.support.gateway import Gateway
 from tests.support.kafka_load import in_a_thread
-from tests.support.mock_kafka import Message, consume
+from tests.support.mock_kafka import Message, consume, stored
 from tests.support.waiting import until
 
 OUTAGE_SECONDS = float(os.environ.get("KAFKA_OUTAGE_SECONDS", "8"))
@@ -137,7 +138,8 @@ def test_brokers_away_and_the_gateway_killed_lose_nothing_and_fail_no_request(
     until(lambda: gateway.metric(LAG) == 0, timeout=120)
     drained = time.monotonic() - began
     assert load.refused == []
-    found = consume(kafka.bootstrap, "events.outage", 1 << 30, timeout=20)
+    count: Any = in_a_thread(stored, kafka.bootstrap, "events.outage")
+    found = consume(kafka.bootstrap, "events.outage", count)
     kept = once_each(found)
     missing = load.accepted.items() - kept.items()
     assert not missing, f"{len(missing)} of {len(load.accepted)} are not there"
