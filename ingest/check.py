@@ -17,7 +17,7 @@ from ingest.access import keys_file
 from ingest.access.keys import KeysError
 from ingest.access.webhooks import problems_of
 from ingest.codec import dumps
-from ingest.findings import Finding, handler_findings, schema_findings
+from ingest.findings import Finding, handler_findings, schema_findings, tls_findings
 from ingest.handlers.lifecycle import Lifecycle
 from ingest.handlers.loader import (
     Handler,
@@ -135,14 +135,9 @@ def _check_tls(settings: Settings, report: Report) -> None:
     try:
         warnings = make(settings).warnings if settings.tls_cert != OFF != settings.tls_key else []
     except TlsError as error:
-        report.problems += [_of_file(text) for text in error.problems]
+        report.problems += tls_findings(error.problems)
     else:
-        report.warnings += [_of_file(text) for text in warnings]
-
-
-def _of_file(text: str) -> Finding:
-    file, _, message = text.partition(": ")
-    return Finding("tls", file, None, None, message)
+        report.warnings += tls_findings(warnings)
 
 
 def _check_schemas(

@@ -50,6 +50,12 @@ def schema_findings(problems: Sequence[SchemaProblem]) -> list[Finding]:
     ]
 
 
+def tls_findings(problems: Sequence[str]) -> list[Finding]:
+    """What there is to say of certificates: each begins with the file, or the setting."""
+    parted = (problem.partition(": ") for problem in problems)
+    return [Finding("tls", file, None, None, message) for file, _, message in parted]
+
+
 def handler_findings(problems: Sequence[HandlerProblem]) -> list[Finding]:
     """What the loader of handlers says."""
     return [

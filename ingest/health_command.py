@@ -141,8 +141,6 @@ def target_of_settings(settings: Settings, path: str) -> Target:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if introduced and context is not None:
-        raise Unusable("connections begin with a PROXY header: probes need admin_bind")
     return Target(WILDCARDS.get(host, host), port, f"{path}?verbose", context, introduced)
 
 
@@ -183,17 +181,13 @@ def ask(target: Target, timeout: float) -> tuple[int, bytes]:
     Raises:
         OSError, http.client.HTTPException: it does not answer, or not in HTTP.
     """
-    connection: http.client.HTTPConnection
-    if target.tls is None:
-        connection = http.client.HTTPConnection(target.host, target.port, timeout=timeout)
-    else:
-        connection = http.client.HTTPSConnection(
-            target.host, target.port, timeout=timeout, context=target.tls
-        )
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=timeout)
     try:
+        connection.connect()
         if target.introduced:
-            connection.connect()
             connection.sock.sendall(LOCAL)
+        if target.tls is not None:
+            connection.sock = target.tls.wrap_socket(connection.sock, server_hostname=target.host)
         connection.request("GET", target.path, headers={"Connection": "close"})
         answer = connection.getresponse()
         return answer.status, answer.read(BODY_MAX_BYTES)

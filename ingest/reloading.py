@@ -25,7 +25,7 @@ from ingest import logs, wsgi_mounts
 from ingest.access.gate import Read
 from ingest.access.keys import KeysError
 from ingest.access.webhooks import problems_of
-from ingest.findings import Finding, schema_findings
+from ingest.findings import Finding, schema_findings, tls_findings
 from ingest.handlers.reload import look_at
 from ingest.registry import Registry, RegistryError, SchemaProblem
 from ingest.rejected import RejectedEvents
@@ -138,8 +138,7 @@ class Reloads:
         registry = self._schemas(settings, problems)
         keys = self._keys(problems)
         if service.tls is not None:
-            wrong_files = service.tls.problems()
-            problems += [Finding("tls", settings.tls_cert, None, None, p) for p in wrong_files]
+            problems += tls_findings(service.tls.problems())
         if problems or registry is None:
             return None
         try:
@@ -224,8 +223,7 @@ class Reloads:
         service = self._service
         if service.tls is not None:
             wrong = service.tls.reload()
-            file = service.settings.tls_cert
-            outcome.problems += [Finding("tls", file, None, None, p) for p in wrong]
+            outcome.problems += tls_findings(wrong)
             if wrong:
                 return
         old = Settings(**vars(service.settings))

@@ -184,6 +184,11 @@ class TlsConnection(Connection):
             return "handshake" if now - self.since > limit else None
         return super().overdue(now, server)
 
+    def _throw(self, event: BaseException) -> None:
+        if isinstance(event, Crowded) and self.phase is not Phase.HANDSHAKE:
+            return  # it has ended in the turn in which it was to make room
+        super()._throw(event)
+
 
 def _result_of(error: ssl.SSLError) -> str:
     """Why a handshake failed, as the metric has it."""

@@ -193,6 +193,14 @@ class TlsSocket:
         total = len(data)
         if taken > total:
             raise ConnectionResetError("something else is sent than before")
+        if taken == total:
+            return taken
+        if total <= RECORD_BYTES and not taken:  # as most answers are
+            self._object.write(data)
+            if self._push(self._outgoing.read()):
+                return total
+            self._owed = total
+            raise BlockingIOError
         view, write, read = memoryview(data), self._object.write, self._outgoing.read
         while taken < total:
             done = write(view[taken : taken + RECORD_BYTES])

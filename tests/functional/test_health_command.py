@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,6 +17,7 @@ from ingest import cli
 from ingest.cli import load_settings
 from ingest.exits import ExitCode
 from ingest.health_command import Unusable, ask, target_of_settings
+from ingest.settings import Settings
 from tests.support.gateway import ROOT, Gateway
 
 
@@ -232,13 +232,8 @@ def test_a_url_s_certificate_is_checked(health) -> None:  # type: ignore[no-unty
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
 
 
-def settings_of(**changes: str) -> Any:
-    """What the command looks at of the settings."""
-    defaults = {
-        "bind": "127.0.0.1:1", "admin_bind": "off", "tls_cert": "", "tls_client_auth": "off",
-        "proxy_protocol": "off",
-    }  # fmt: skip
-    return SimpleNamespace(**{**defaults, **changes})
+def settings_of(**changes: Any) -> Settings:
+    return Settings(**{"bind": "127.0.0.1:1", **changes})
 
 
 def test_the_own_listener_s_certificate_is_for_other_names_and_not_checked() -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from ingest.health_command import ask, target_of_settings
 from ingest.metrics import TLS_RESULTS
+from ingest.settings import Settings
 from tests.support.certificates import HOST, EncryptedGateway, Serve
 from tests.support.events import METRICS
 from tests.support.gateway import Answer, Client
@@ -301,6 +303,16 @@ def test_probes_reach_it_by_command(gateway: EncryptedGateway) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+def test_probes_reach_it_behind_a_proxy_that_introduces_its_clients(new_encrypted: Serve) -> None:
+    flags = ("--proxy-protocol", "required", "--trusted-proxies", "127.0.0.1")
+    gateway = new_encrypted(*flags)
+    settings = Settings(
+        bind=f"127.0.0.1:{gateway.port}", proxy_protocol="required", tls_cert="server.pem"
+    )
+    status, _ = ask(target_of_settings(settings, "/livez"), 30)
+    assert status == 200
 
 
 def test_the_listener_for_operators_stays_plain(new_encrypted: Serve) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from ingest import cli
 from ingest.tls.validity import validities
 from tests.support.certificates import DAY, HOST, NOW, Authority, EncryptedGateway, Serve
 from tests.support.events import METRICS
-from tests.support.gateway import ROOT
+from tests.support.gateway import ROOT, Client
 from tests.support.waiting import until
 
 BODY = json.dumps(METRICS).encode()
@@ -89,6 +90,18 @@ def test_a_file_that_cannot_be_used_changes_nothing_and_is_said_once(
     assert shown(gateway) == first
     second = replace(gateway)
     until(lambda: shown(gateway) == second)
+
+
+def test_operators_are_told_which_file_keeps_a_reload_from_happening(
+    new_encrypted: Serve,
+) -> None:
+    gateway = new_encrypted("--admin-bind", "127.0.0.1:0")
+    gateway.certificate.write_text("no certificate\n")
+    with Client(socket.create_connection(("127.0.0.1", gateway.admin_port()), 30)) as operator:
+        answer = operator.request("POST", "/admin/reload", b"")
+    (problem,) = answer.json()["problems"]
+    assert (problem["area"], problem["file"]) == ("tls", str(gateway.certificate))
+    assert problem["message"] == "no certificate in PEM is in it"
 
 
 def test_an_expired_certificate_is_not_taken(new_encrypted: Serve) -> None:

@@ -151,6 +151,7 @@ def test_the_end_of_the_peers_side_is_one_for_the_kernel(pair: Pair) -> None:
     assert pair.server.recv(65536) == b"last"
     assert pair.readable()
     assert pair.server.recv(65536) == b""
+    assert pair.server.send(b"") == 0
     assert pair.server.send(b"answer") == 6
     assert pair.pull() == b"answer"
 
