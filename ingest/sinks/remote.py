@@ -184,7 +184,7 @@ class Remote:
             elif error is None:
                 whole.append(waiter)
             else:
-                self.answers.committed([waiter], failure_of(error, self.producer.troubles.last))
+                self.answers.committed([waiter], failure_of(error, self.producer.trouble))
         if whole:
             self.answers.committed(whole, None)
 
@@ -192,7 +192,7 @@ class Remote:
         """Keep why some of its messages were not delivered."""
         for number, error in errors.items():
             if not isinstance(error, IngestError):
-                error = failure_of(error, self.producer.troubles.last)
+                error = failure_of(error, self.producer.trouble)
             waiting.failures[waiting.remote[number]] = error
 
     def committed(self, waiting: Waiting, error: IngestError | None) -> None:
