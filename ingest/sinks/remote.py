@@ -13,6 +13,7 @@ This module must not know HTTP, nor how an event is judged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ingest.errors import IngestError
@@ -84,12 +85,14 @@ class TypeSink:
         Raises:
             IngestError: overloaded, message_too_large…; nothing was taken.
         """
-        if count == 1 and not self.route.journaled:
+        if self.route.journaled:
+            entries = [(self, line) for line in lines.split(b"\n")[:-1]]
+            self._remote.append(entries, exchange, sync)
+        elif count == 1:
             message = self.message(lines[:-1])
             self._remote.producer.produce(self.topic, *message, exchange)
         else:
-            entries = [(self, line) for line in lines.split(b"\n")[:-1]]
-            self._remote.append(entries, exchange, sync)
+            self._remote.append_lines(self, lines, count, exchange)
 
     def append_all(self, entries: Sequence[Entry], exchange: Any, sync: bool = True) -> None:
         """Take the events of one exchange, of whatever types: see `Remote.append`."""
@@ -145,6 +148,18 @@ class Remote:
             append(line, 1, exchange, sync)
         except IngestError as error:
             self.answers.committed([exchange], error)
+
+    def append_lines(self, sink: TypeSink, lines: bytes, count: int, exchange: Any) -> None:
+        """Take lines of one exchange, all for one sink and for Kafka alone.
+
+        Raises:
+            IngestError: nothing was taken.
+        """
+        self.producer.judge(len(lines) + MESSAGE_BYTES * count)
+        waiting = Waiting(exchange, count, range(count))
+        waiting.pending = 1
+        made = list(zip(repeat(sink), lines.split(b"\n")[:-1], strict=False))
+        self.producer.send_many(made, waiting, self.yield_turn)
 
     def append(self, entries: Sequence[Entry], exchange: Any, sync: bool) -> None:
         """Take lines without their ends of one exchange, each for a sink; None: the journal alone.
