@@ -24,7 +24,8 @@ EVENT_ERRORS = frozenset(
         "idempotency_key_required", "idempotency_mismatch", "inflated_too_large",
         "invalid_cloudevent",
         "journal_failed", "length_required", "malformed_encoding", "malformed_json", "not_a_batch",
-        "rejected", "schema_violation", "unknown_type", "unsupported_encoding",
+        "message_too_large", "rejected", "schema_violation", "sink_refused", "sink_unauthorized",
+        "sink_unavailable", "unknown_topic", "unknown_type", "unsupported_encoding",
         "unsupported_media_type",
     }
 )  # fmt: skip

@@ -980,6 +980,7 @@ class Settings:
         "before `dataschema` in stored events, which is relative without it. Or none.",
         placeholder="none|URL",
         check=check_base_url,
+        reloads=True,
     )
 
     #: Where each setting that is not at its default was named: name → `--ack`,

@@ -257,7 +257,7 @@ class PartitionForwarder:
         self._attempts = self._attempts + 1 if known else 1
         self._failed = record
         self._retries.value += 1
-        reason = reason_of(error, self._producer.trouble)
+        reason = reason_of(error, self._producer.troubles.last)
         log.warning(
             "forwarder.not_delivered",
             partition=self.partition,

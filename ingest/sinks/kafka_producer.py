@@ -177,8 +177,12 @@ class KafkaProducer:
             raise IngestError("draining", "The producer is closing.")
         if self.troubles.fatal is not None:
             raise IngestError("sink_refused", "The connection to Kafka is made anew.")
-        if self.outstanding_bytes + size > self._max_bytes and self.outstanding_messages:
+        if self.outstanding_messages and not self.fits(size):
             raise IngestError("overloaded", "Too many events are waiting for Kafka.")
+
+    def fits(self, size: int) -> bool:
+        """Whether so many bytes more are within the bound."""
+        return self.outstanding_bytes + size <= self._max_bytes
 
     def produce(
         self, topic: str, key: bytes | None, value: bytes, headers: Headers, waiter: Any
@@ -387,11 +391,6 @@ class KafkaProducer:
             log.exception("kafka.on_delivered_failed", producer=self._name, reports=len(reports))
 
     # -- state -----------------------------------------------------------------------------
-
-    @property
-    def trouble(self) -> Any:
-        """librdkafka's last error that was nobody's message's, while it may last."""
-        return self.troubles.last
 
     def healthy(self) -> str | None:
         """Why events cannot be delivered, or None; for readyz."""

@@ -102,10 +102,13 @@ class TypeSink:
                 self._remote.each(self.append, line, exchange, sync)
             return
         producer, message, topic = self._remote.producer, self.message, self.topic
-        producer.judge(len(lines) + MESSAGE_BYTES * len(exchanges))
+        size = len(lines) + MESSAGE_BYTES * len(exchanges)
+        producer.judge(size)
+        # What does not go together goes one by one, as far as it goes.
+        send = producer.send if producer.fits(size) else producer.produce
         for line, exchange in zip(lines.split(b"\n"), exchanges, strict=False):
             try:
-                producer.send(topic, *message(line), exchange)
+                send(topic, *message(line), exchange)
             except IngestError as error:
                 self._remote.answers.committed([exchange], error)
 
@@ -181,7 +184,7 @@ class Remote:
             elif error is None:
                 whole.append(waiter)
             else:
-                self.answers.committed([waiter], failure_of(error, self.producer.trouble))
+                self.answers.committed([waiter], failure_of(error, self.producer.troubles.last))
         if whole:
             self.answers.committed(whole, None)
 
@@ -189,7 +192,7 @@ class Remote:
         """Keep why some of its messages were not delivered."""
         for number, error in errors.items():
             if not isinstance(error, IngestError):
-                error = failure_of(error, self.producer.trouble)
+                error = failure_of(error, self.producer.troubles.last)
             waiting.failures[waiting.remote[number]] = error
 
     def committed(self, waiting: Waiting, error: IngestError | None) -> None:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import greenlet
 
-from ingest.connection import RECEIVE_BYTES, Connection
+from ingest.connection import Connection
 from ingest.connection_limits import Expired, Phase, Wait
 from ingest.errors import IngestError
 from ingest.logs import get_logger
 from ingest.tls.handshakes import Crowded
-from ingest.tls.layer import SEND_BYTES, TlsSocket
+from ingest.tls.layer import RECORD_BYTES, SEND_BYTES, TlsSocket
 from ingest.tls.names import names_of
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class TlsConnection(Connection):
         self._tls.handshakes.listens(self)
         while True:
             try:
-                data: bytes = self.sock.recv(RECEIVE_BYTES)
+                data: bytes = self.sock.recv(RECORD_BYTES)
             except BlockingIOError:
                 self._switch_to_hub()
                 continue

@@ -11,6 +11,10 @@ OpenSSL works on memory here and never on the socket. So it is always known who 
    are owed: the caller brings them again, as with a plain socket, and they are not encrypted twice.
 3. A peer that ends its side within TLS (close_notify) has ended it for the kernel, too.
 
+OpenSSL's memory is as large ever after as what it held at a time, so it is given a record's worth
+at a time, in both directions: a connection that is idle after much has gone through it must not
+keep more than another.
+
 This module must not know HTTP, nor wait.
 
 Source: RFC 8446 section 6.1 (close_notify, half-close), SSL_read(3), SSL_write(3).
@@ -109,7 +113,7 @@ class TlsSocket:
         self._secured = True
         self.recv = self._receive
         self.send = self._send
-        return self._decrypted()
+        return self._decrypted(b"")
 
     def certificate(self) -> Any:
         """The peer's certificate, which was verified; None without one."""
@@ -130,9 +134,8 @@ class TlsSocket:
         data: bytes = self._sock.recv(size, flags)
         if flags or not data:
             return data
-        self._incoming.write(data)
         try:
-            plain = self._decrypted()
+            plain = self._decrypted(data)
         finally:
             if self._outgoing.pending:
                 self._answer_for_itself()
@@ -140,24 +143,35 @@ class TlsSocket:
             raise BlockingIOError
         return plain
 
-    def _decrypted(self) -> bytes:
-        """All that can be decrypted; `b""` for nothing yet."""
+    def _decrypted(self, data: bytes) -> bytes:
+        """All that can be decrypted now that this has come; `b""` for nothing yet."""
+        pieces: list[bytes] = []
+        if len(data) <= RECORD_BYTES:
+            self._incoming.write(data)
+            self._decrypt(pieces)
+        else:
+            view = memoryview(data)
+            for at in range(0, len(data), RECORD_BYTES):
+                self._incoming.write(view[at : at + RECORD_BYTES])
+                self._decrypt(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _decrypt(self, pieces: list[bytes]) -> None:
         incoming, read = self._incoming, self._object.read
-        pieces = []
         try:
             while incoming.pending:
                 piece = read(RECORD_BYTES)
                 if not piece:  # close_notify: what is behind it is nobody's
                     self._sock.shutdown(socket.SHUT_RD)  # so that the next recv says so
+                    incoming.read()
                     break
                 pieces.append(piece)
         except ssl.SSLWantReadError:
             pass
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _answer_for_itself(self) -> None:
         """Send an alert, or new keys; whether they arrive is the peer's own affair."""
-        self._push()
+        self._push(self._outgoing.read())
         if len(self._rest) > REST_MAX_BYTES:
             raise ConnectionResetError("the peer takes nothing, and asks for more")
 
@@ -173,19 +187,21 @@ class TlsSocket:
             BlockingIOError: nothing could be sent.
             OSError: the connection is broken.
         """
-        if self._rest and not self._push():
+        if self._rest and not self._push(b""):
             raise BlockingIOError
         taken, self._owed = self._owed, 0
         total = len(data)
         if taken > total:
             raise ConnectionResetError("something else is sent than before")
-        view, write = memoryview(data), self._object.write
+        view, write, read = memoryview(data), self._object.write, self._outgoing.read
         while taken < total:
-            part = view[taken : taken + SEND_BYTES]
-            done = 0
-            while done < len(part):
-                done += write(part[done:])
-            if not self._push():
+            done = write(view[taken : taken + RECORD_BYTES])
+            encrypted = read()
+            most = min(SEND_BYTES, total - taken)
+            while done < most:
+                done += write(view[taken + done : taken + min(done + RECORD_BYTES, most)])
+                encrypted += read()
+            if not self._push(encrypted):
                 self._owed = done
                 if not taken:
                     raise BlockingIOError
@@ -193,9 +209,8 @@ class TlsSocket:
             taken += done
         return taken
 
-    def _push(self) -> bool:
+    def _push(self, data: bytes) -> bool:
         """Give the kernel what is encrypted. False: it has not taken all of it."""
-        data = self._outgoing.read()
         if self._rest:
             data = self._rest + data
         try:
@@ -238,6 +253,6 @@ class TlsSocket:
         except OSError:
             pass  # it waits for the peer's goodbye, which we do not
         try:
-            self._push()
+            self._push(self._outgoing.read())
         except OSError:
             pass  # the peer has gone first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -123,6 +124,33 @@ def test_many_at_once_are_each_answered_and_keep_the_order_of_their_connection(
         of_key = [e for m, e in zip(found, events, strict=True) if m.key == key]
         assert [e["data"]["n"] for e in of_key] == sorted(e["data"]["n"] for e in of_key)
         assert {e["data"]["user"].encode() for e in of_key} == {key}
+
+
+def test_what_a_handler_made_of_an_event_is_sent_and_codings_are_taken_off(
+    brokers: MockBrokers, start: Start, tmp_path: Path
+) -> None:
+    handlers = tmp_path / "deployment" / "handlers"
+    handlers.mkdir(parents=True)
+    (handlers / "plain.py").write_text(
+        "def handle(event):\n    return {'n': event.data['n'] + 1}\n"
+    )
+    gateway = start(brokers, "--kafka-topic", "handled.{type}")
+    assert gateway.post("/v1/events/plain", {"n": 1}).status == 202
+    lines = gzip.compress(b'{"n":2}\n{"n":3}\n')
+    coded = {**NDJSON, "Content-Encoding": "gzip"}
+    assert gateway.request("POST", "/v1/events/plain", lines, coded).status == 202
+    found = consume(brokers.addresses, "handled.plain", 3)
+    assert sorted(message.json()["n"] for message in found) == [2, 3, 4]
+
+
+def test_each_worker_sends_and_their_figures_are_added_up(
+    brokers: MockBrokers, start: Start
+) -> None:
+    gateway = start(brokers, "--kafka-topic", "workers.{type}", "--workers", "2")
+    ids = {gateway.post("/v1/events/plain", {"n": n}).json()["id"] for n in range(40)}
+    assert {message.id for message in consume(brokers.addresses, "workers.plain", 40)} == ids
+    assert gateway.metric('ingest_kafka_delivered_total{producer="remote"}') == 40
+    assert gateway.request("GET", "/readyz").status == 200
 
 
 def test_a_type_with_both_sinks_is_in_both(brokers: MockBrokers, start: Start) -> None:

@@ -16,6 +16,7 @@ from ingest.metrics import TLS_RESULTS
 from tests.support.certificates import HOST, EncryptedGateway, Serve
 from tests.support.events import METRICS
 from tests.support.gateway import Answer, Client
+from tests.support.mounted import resident_bytes
 from tests.support.waiting import until
 
 BODY = json.dumps(METRICS).encode()
@@ -320,3 +321,27 @@ def test_a_connection_too_many_is_closed_without_a_word(new_encrypted: Serve) ->
         with Client(socket.create_connection(("127.0.0.1", gateway.port), 30)) as another:
             assert another.closed()
         assert client.request("GET", "/livez").status == 200
+
+
+def test_a_connection_that_is_idle_again_keeps_little_of_what_went_through_it(
+    new_encrypted: Serve,
+) -> None:
+    gateway = new_encrypted()
+    body, count = batch(100_000), 80
+
+    def use(client: Client) -> None:
+        path = "/v1/events/metrics?ids=false"
+        assert client.request("POST", path, body, NDJSON).status == 202
+        assert client.request("GET", "/v1/journal/0?offset=0&limit=1000").status == 200
+
+    for _ in range(20):
+        with gateway.connect() as client:
+            use(client)
+    before = resident_bytes(gateway)
+    clients = [gateway.connect() for _ in range(count)]
+    for client in clients:
+        use(client)
+    each = (resident_bytes(gateway) - before) / count
+    for client in clients:
+        client.sock.close()
+    assert each < 120 * 1024

@@ -11,10 +11,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from tests.support.waiting import LOOK_SECONDS
+from tests.support.waiting import LOOK_SECONDS, until
 
 BROKERS = """
 import sys
@@ -42,6 +43,11 @@ class Message(NamedTuple):
 
     def json(self) -> Any:
         return json.loads(self.value)
+
+
+def _is_stopped(task: Path) -> bool:
+    """Whether a thread is (proc_pid_stat(5): the state stands behind the name)."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 class MockBrokers:
@@ -75,6 +81,8 @@ class MockBrokers:
     def hold(self) -> None:
         """They answer nothing until `go_on`."""
         self._process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        until(lambda: all(_is_stopped(task) for task in tasks.iterdir()))
 
     def go_on(self) -> None:
         self._process.send_signal(signal.SIGCONT)
