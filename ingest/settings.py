@@ -101,7 +101,7 @@ def _setting(
         "reloads": reloads,
         "secret": secret,
     }
-    return field(default=default, metadata=declaration)
+    return field(default=default, metadata=declaration, repr=not secret)
 
 
 @dataclass(frozen=True)
