@@ -21,6 +21,7 @@ from ingest.openapi_parts import (
     EVENT_ERRORS,
     HEADERS,
     JOURNAL_ERRORS,
+    OPERATORS_ERRORS,
     PARAMETERS,
     SCHEMAS,
     TEXT,
@@ -184,7 +185,7 @@ def _read(
         missing: whether it can be that there is nothing of the name asked for.
     """
     without = EVENT_ERRORS - {"unknown_type"} if missing else EVENT_ERRORS
-    without |= JOURNAL_ERRORS
+    without |= JOURNAL_ERRORS | OPERATORS_ERRORS
     answer = {
         "description": "As asked for.",
         "headers": header_fields(*headers),

@@ -29,6 +29,8 @@ EVENT_ERRORS = frozenset(
         "unsupported_media_type",
     }
 )  # fmt: skip
+#: Errors that only operators can meet, at their own listener.
+OPERATORS_ERRORS = frozenset({"reload_in_progress", "reload_refused"})
 #: Errors that only a request that reads the journal can meet.
 JOURNAL_ERRORS = frozenset(
     {"offset_ahead", "offset_gone", "precondition_failed", "range_not_satisfiable"}

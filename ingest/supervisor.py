@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from time import monotonic
 from typing import Any
 
 import gevent
@@ -45,19 +44,18 @@ from ingest.service_process import (
     warn_of_exposure,
 )
 from ingest.settings import Reread, Settings
+from ingest.supervisor_ending import give_up, refusal, stop_all
 from ingest.supervisor_handover import Predecessor, leave, settled, silenced
 from ingest.supervisor_listeners import Listener, open_listeners
 from ingest.supervisor_metrics import Gathering
 from ingest.supervisor_process import State, WorkerProcess
 from ingest.supervisor_rolling import Rolling
-from ingest.supervisor_slot import END_SECONDS, Slot
+from ingest.supervisor_slot import Slot
 
 log = logs.get_logger(__name__)
 
 #: How often it is looked whether a worker has fallen silent.
 LOOK_SECONDS = 0.5
-#: Workers that are of no use because another cannot start have ended by then: they load first.
-GIVE_UP_SECONDS = 10.0
 
 
 def run(settings: Settings, reread: Reread) -> int:
@@ -249,7 +247,7 @@ class Supervisor:
         """Wait until all have come so far; False: a shutdown was asked for."""
         for process in processes:
             if not process.wait(state) and not self._stop_asked.is_set():
-                raise _refusal(process)
+                raise refusal(process)
         return not self._stop_asked.is_set()
 
     def _listen(self) -> Any:
@@ -424,22 +422,7 @@ class Supervisor:
                 slot.listener.close()
         if self._admin is not None:
             self._admin.close()
-        for process in processes:
-            process.say("stop")
-        settings = self._settings
-        deadline = monotonic() + (
-            settings.drain_delay_seconds
-            + settings.drain_timeout_seconds
-            + settings.handler_setup_timeout_seconds
-            + END_SECONDS
-        )
-        code = ExitCode.OK
-        for process in processes:
-            if not process.wait_end(deadline - monotonic()):
-                log.error("supervisor.worker_killed", number=process.number, pid=process.pid)
-                process.kill()
-                process.wait(State.ENDED)
-            code = max(code, _code_of(process))
+        code = stop_all(processes, self._settings)
         log.info("supervisor.stopped", exit_code=int(code))
         return code
 
@@ -447,27 +430,4 @@ class Supervisor:
         """End every process, because starting them has failed."""
         for slot in self._slots:
             slot.stop()
-        processes = list(self._processes())
-        for process in processes:
-            process.say("stop")
-        deadline = monotonic() + GIVE_UP_SECONDS
-        for process in processes:
-            if not process.wait_end(deadline - monotonic()):
-                process.kill()
-                process.wait(State.ENDED)
-
-
-def _code_of(process: WorkerProcess) -> ExitCode:
-    """What a worker's end means for that of all."""
-    code = process.exit_code
-    if code in (ExitCode.OK, ExitCode.DRAIN_INCOMPLETE):
-        return ExitCode(code)
-    return ExitCode.WORKER_FAILED
-
-
-def _refusal(process: WorkerProcess) -> Refused:
-    """Why nothing can be served at all."""
-    if process.failure is not None:
-        return Refused(process.failure.message, ExitCode(process.failure.code))
-    reason = f"worker {process.number} cannot serve: {process.how_it_ended()}"
-    return Refused(reason, ExitCode.WORKER_FAILED)
+        give_up(list(self._processes()))

@@ -307,13 +307,13 @@ class Slot:
 
 def _log_death(process: WorkerProcess) -> float:
     """Say that a process has died; returns for how many seconds it had served."""
-    served = monotonic() - process.serving_since if process.serving_since else 0.0
+    served = round(monotonic() - process.serving_since, 3) if process.serving_since else 0.0
     log.error(
         "supervisor.worker_died",
         number=process.number,
         pid=process.pid,
         reason=_why(process),
-        served_seconds=round(served, 3),
+        served_seconds=served,
     )
     return served
 

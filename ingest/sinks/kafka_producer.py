@@ -392,6 +392,11 @@ class KafkaProducer:
 
     # -- state -----------------------------------------------------------------------------
 
+    @property
+    def trouble(self) -> Any:
+        """librdkafka's last error that was nobody's message's, while it may last."""
+        return self.troubles.last
+
     def healthy(self) -> str | None:
         """Why events cannot be delivered, or None; for readyz."""
         limit = self._settings.unready_after_seconds

@@ -83,4 +83,4 @@ class RejectedTopic:
             self._told(kept, None)
         for (waiter, topic), error in reports:
             if error is not None:
-                self._told([waiter], failure_of(error, self._producer.troubles.last, topic))
+                self._told([waiter], failure_of(error, self._producer.trouble, topic))

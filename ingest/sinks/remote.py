@@ -13,6 +13,7 @@ This module must not know HTTP, nor how an event is judged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ingest.errors import IngestError
@@ -84,12 +85,14 @@ class TypeSink:
         Raises:
             IngestError: overloaded, message_too_large…; nothing was taken.
         """
-        if count == 1 and not self.route.journaled:
+        if self.route.journaled:
+            entries = [(self, line) for line in lines.split(b"\n")[:-1]]
+            self._remote.append(entries, exchange, sync)
+        elif count == 1:
             message = self.message(lines[:-1])
             self._remote.producer.produce(self.topic, *message, exchange)
         else:
-            entries = [(self, line) for line in lines.split(b"\n")[:-1]]
-            self._remote.append(entries, exchange, sync)
+            self._remote.append_lines(self, lines, count, exchange)
 
     def append_all(self, entries: Sequence[Entry], exchange: Any, sync: bool = True) -> None:
         """Take the events of one exchange, of whatever types: see `Remote.append`."""
@@ -146,6 +149,18 @@ class Remote:
         except IngestError as error:
             self.answers.committed([exchange], error)
 
+    def append_lines(self, sink: TypeSink, lines: bytes, count: int, exchange: Any) -> None:
+        """Take lines of one exchange, all for one sink and for Kafka alone.
+
+        Raises:
+            IngestError: nothing was taken.
+        """
+        self.producer.judge(len(lines) + MESSAGE_BYTES * count)
+        waiting = Waiting(exchange, count, range(count))
+        waiting.pending = 1
+        made = list(zip(repeat(sink), lines.split(b"\n")[:-1], strict=False))
+        self.producer.send_many(made, waiting, self.yield_turn)
+
     def append(self, entries: Sequence[Entry], exchange: Any, sync: bool) -> None:
         """Take lines without their ends of one exchange, each for a sink; None: the journal alone.
 
@@ -184,7 +199,7 @@ class Remote:
             elif error is None:
                 whole.append(waiter)
             else:
-                self.answers.committed([waiter], failure_of(error, self.producer.troubles.last))
+                self.answers.committed([waiter], failure_of(error, self.producer.trouble))
         if whole:
             self.answers.committed(whole, None)
 
@@ -192,7 +207,7 @@ class Remote:
         """Keep why some of its messages were not delivered."""
         for number, error in errors.items():
             if not isinstance(error, IngestError):
-                error = failure_of(error, self.producer.troubles.last)
+                error = failure_of(error, self.producer.trouble)
             waiting.failures[waiting.remote[number]] = error
 
     def committed(self, waiting: Waiting, error: IngestError | None) -> None:

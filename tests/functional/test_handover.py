@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import socket
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gateway import Gateway
+from ingest.journal.lock import LOCK_NAME
 from tests.support.reloads import Deployment
 from tests.support.waiting import until
 from tests.support.workers import Producers, stored
@@ -88,7 +89,7 @@ def test_new_code_that_would_not_serve_is_refused_and_the_old_goes_on(
     assert starts(served) == 1
 
 
-def test_what_was_paused_stays_so_nobody_else_gets_the_data_and_systemd_is_told(
+def test_what_was_paused_stays_so_and_systemd_is_told(
     deploy: Callable[..., Deployment], tmp_path: Path
 ) -> None:
     (tmp_path / "handlers").mkdir()
@@ -110,16 +111,29 @@ def test_what_was_paused_stays_so_nobody_else_gets_the_data_and_systemd_is_told(
             assert begun["RELOADING"] == "1"
             assert 0 < int(begun["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
             assert told()["READY"] == "1"
-        assert starts(served) == 2
+        until(lambda: starts(served) == 2)
         assert served.operate("/admin/consumers/pause").json() == {"paused": []}
         assert served.operate("/admin/consumers/resume").json() == {"resumed": ["metrics"]}
-        other = Gateway(served.gateway.data, "--schemas", str(served.schemas))
-        other.spawn()
-        assert not other.listens()
-        assert other.wait() != 0
-        assert f"in use by process {served.gateway.pid}" in other.log()
         assert served.gateway.stop() == 0
         assert told()["STOPPING"] == "1"
+
+
+def test_nobody_else_gets_the_data_in_between(deploy: Callable[..., Deployment]) -> None:
+    served = deploy()
+
+    def is_free() -> bool:
+        with (served.gateway.data / LOCK_NAME).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    served.gateway.send_signal(signal.SIGUSR2)
+    until(lambda: is_free() or starts(served) == 2)
+    assert not is_free()
+    assert served.gateway.stop() == 0
+    assert is_free()
 
 
 def test_the_end_that_is_asked_for_meanwhile_is_the_end(

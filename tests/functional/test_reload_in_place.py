@@ -159,6 +159,7 @@ def test_operators_reload_and_get_what_changed_or_all_that_is_wrong(
         "types": {"added": ["other"], "removed": [], "changed": []},
         "rolling": False,
     })  # fmt: skip
+    until(lambda: served.logged("reload.needs_restart"))
     assert served.logged("reload.needs_restart")[0]["changed"] == ["pool_size"]
     served.schema("other", {"type": "objekt"})
     served.settings("pool_sise: 17\n")

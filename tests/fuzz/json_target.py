@@ -15,6 +15,7 @@ What is promised, for every document:
 * An array is cut into the elements that it has, exactly as sent.
 * Both validators give the same verdict, and a refusal is explained: bounded messages, at
   pointers that exist.
+* What is taken for good by its type, undecoded, is accepted and valid.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from ingest.codec import DecodeError, dumps, make_decoder, one_line, split_array
 from ingest.journal.frame import Commit, Scanner, mark
 from ingest.journal.record import LINE_END, LINE_START, data_of, middle
 from ingest.registry import EventType, Registry
+from ingest.validation import Schemas, Validator
+from ingest.validation_dialects import DEFAULT
 
 SCHEMAS = Path(__file__).resolve().parent.parent.parent / "schemas"
 #: Small, so that a short input can exceed it.
@@ -42,6 +45,30 @@ decode = make_decoder("orjson", DEPTH_MAX, "accept")
 decode_unique = make_decoder("orjson", DEPTH_MAX, "reject")
 decode_lenient = make_decoder("ujson", DEPTH_MAX, "accept")
 types: list[EventType] = list(Registry.load(SCHEMAS))
+
+
+def validator(schema: dict[str, Any]) -> Validator:
+    uri = "file:///fuzzed.json"
+    return Validator(schema, uri, DEFAULT, Schemas.of([(uri, schema, DEFAULT)]))
+
+
+_SCALARS = {"type": ["string", "number", "boolean", "null"], "maxLength": 8, "maximum": 2**53}
+#: Most small documents are good by one of them.
+TYPED = [
+    validator(schema)
+    for schema in (
+        _SCALARS,
+        {"type": "integer"},
+        {"type": "array", "items": {"type": "array", "items": _SCALARS}},
+        {"type": "object", "additionalProperties": _SCALARS},
+        {
+            "type": "object",
+            "properties": {"a": _SCALARS, "b": {"type": "array", "items": _SCALARS}},
+            "required": ["a"],
+            "additionalProperties": False,
+        },
+    )
+]
 
 
 def check(data: bytes) -> None:
@@ -59,12 +86,25 @@ def check(data: bytes) -> None:
     check_lenient(raw)
     accepted, value = attempt(decode, raw)
     assert_decoders_agree(raw, accepted, value)
+    assert_typed(event_type.validator, raw, accepted, value)
+    for each in TYPED:
+        assert_typed(each, raw, accepted, value)
     if not accepted:
         return
     assert_line(raw, value, event_type)
     if isinstance(value, list):
         assert_elements(raw, value)
     assert_verdict(event_type, value)
+
+
+def assert_typed(judge: Validator, raw: bytes, accepted: bool, value: Any) -> None:
+    """A yes is never wrong."""
+    if judge.typed is None or judge.typed.depth > DEPTH_MAX:
+        return
+    if judge.typed.accepts([raw]):
+        assert accepted and judge.is_valid(value) and judge.reference_is_valid(value)
+    if judge.typed.accepts_array(raw):
+        assert accepted and all(map(judge.is_valid, value))
 
 
 def attempt(decoder: Any, raw: bytes) -> tuple[bool, Any]:

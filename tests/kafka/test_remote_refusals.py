@@ -95,6 +95,24 @@ def test_a_topic_that_nobody_made_is_said_to_be_missing_until_somebody_makes_it(
     assert sum(gateway.metric(metric % code) for code in codes) >= 1
 
 
+def test_what_is_forwarded_waits_in_the_journal_for_a_topic_that_is_missing(
+    strict: Cluster, start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "schemas" / "later.json").write_text('{"x-ingest": {"sink": "kafka"}}')
+    gateway = start("admin", "admin-secret")
+    lines = b"".join(b'{"n":%d}\n' % n for n in range(2000))
+    media = {"Content-Type": "application/x-ndjson"}
+    assert gateway.request("POST", "/v1/events/later", lines, media).status == 202
+    metric = 'ingest_forward_%s{partition="0"}'
+    until(lambda: gateway.metric(metric % "retries_total") >= 2)
+    assert gateway.metric(metric % "lag_events") == 2000
+    assert gateway.metric(metric % "lag_seconds") > 0
+    make_topic(strict, "events.later")
+    until(lambda: gateway.metric(metric % "lag_events") == 0)
+    assert gateway.metric(metric % "delivered_total") == 2000
+    assert gateway.metric(metric % "dead_letters_total") == 0
+
+
 def test_who_may_not_write_to_a_topic_is_unauthorized(strict: Cluster, start: Start) -> None:
     make_topic(strict, "events.there")
     assert code_of(start("guest", "guest-secret"), "there") == (503, "sink_unauthorized")

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 REQUESTS = int(os.environ.get("REPLACED_REQUESTS", "7000"))
 #: HAProxy looks every second and takes out at the second failure.
 DRAIN = ("--drain-delay", "3s")
-SIGNALS = 30
+SIGNALS = 15
 
 
 class Pair:
