@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +18,11 @@ from tests.support.certificates import DAY, HOST, NOW, Authority, EncryptedGatew
 from tests.support.events import METRICS
 from tests.support.gateway import Client
 from tests.support.proxies import free_ports, running
+from tests.support.waiting import until
+from tests.support.wrk import Wrk
 
+#: TLS_RENEWALS=500 for a long run.
+RENEWALS = int(os.environ.get("TLS_RENEWALS", "15"))
 #: Everything OpenSSL has, however weak.
 ALL = "ALL:COMPLEMENTOFALL:@SECLEVEL=0"
 
@@ -260,3 +266,21 @@ def test_haproxy_speaks_tls_to_it_with_a_certificate_of_its_own(
     finally:
         assert gateway.stop() == 0
     assert len(gateway.journal()) == 20
+
+
+def test_no_request_fails_while_certificates_are_renewed_again_and_again(tmp_path: Path) -> None:
+    gateway = EncryptedGateway(tmp_path, "--segment-fill", "0")
+    gateway.start()
+    kept = Wrk(gateway.port, tmp_path, scheme="https")
+    anew = Wrk(gateway.port, tmp_path, scheme="https", fields=["Connection: close"])
+    done = 'ingest_tls_reloads_total{result="done"}'
+    for number in range(1, RENEWALS + 1):
+        gateway.authority.issue("server", HOST)
+        gateway.send_signal(signal.SIGHUP)
+        until(lambda number=number: gateway.metric(done) >= number)  # type: ignore[misc]
+    counted = [kept.stop(), anew.stop()]
+    for one in counted:
+        assert one.requests > 100
+        assert (one.refused, one.broken) == (0, 0), one.text
+    assert gateway.handshakes("done") >= counted[1].requests
+    assert gateway.stop() == 0

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,14 +44,25 @@ class Wrk:
         port: where it goes.
         directory: for its script.
         connections: that are kept alive.
+        scheme: http or https.
+        fields: further header fields.
     """
 
-    def __init__(self, port: int, directory: Path, connections: int = 32) -> None:
+    def __init__(
+        self,
+        port: int,
+        directory: Path,
+        connections: int = 32,
+        scheme: str = "http",
+        fields: Sequence[str] = (),
+    ) -> None:
         script = directory / "load.lua"
         script.write_text(SCRIPT % json.dumps(METRICS))
+        further = [word for field in fields for word in ("--header", field)]
         self._process = subprocess.Popen(
             ["wrk", "--threads", "1", "--connections", str(connections), "--duration", FOR_EVER,
-             "--timeout", "60s", "--script", str(script), f"http://127.0.0.1:{port}/metrics"],
+             "--timeout", "60s", "--script", str(script), *further,
+             f"{scheme}://127.0.0.1:{port}/metrics"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
