@@ -18,9 +18,12 @@ JSON = {"Content-Type": "application/json"}
 
 
 def events(gateway: Gateway, name: str) -> list[dict[str, Any]]:
-    """The log's lines with that event; the last line may still be on its way."""
+    """The log's lines with that event; the last line may still be on its way.
+
+    A start that is refused says so in words, not in a line of the log.
+    """
     lines = gateway.log().splitlines(keepends=True)
-    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
     return [line for line in found if line["event"] == name]
 
 
