@@ -14,6 +14,7 @@ import json
 import re
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,6 +100,7 @@ class Prometheus:
         )
         until(lambda: self._listening() is not None)
         self._url = f"http://127.0.0.1:{self._listening()}/api/v1"
+        until(self._ready)
         return self
 
     def stop(self) -> None:
@@ -148,6 +150,15 @@ class Prometheus:
         """The data of an answer of its HTTP interface."""
         with urllib.request.urlopen(f"{self._url}/{path}", timeout=30) as answer:
             return json.loads(answer.read())["data"]
+
+    def _ready(self) -> bool:
+        """It listens before it has read its data, and says 503 until then."""
+        try:
+            self.ask("query?query=1")
+        except urllib.error.HTTPError as error:
+            assert error.code == 503, error
+            return False
+        return True
 
     def _listening(self) -> int | None:
         assert self._process is not None

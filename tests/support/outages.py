@@ -436,6 +436,51 @@ class HeldBrokers(Outage):
         self._brokers.kill()
 
 
+class HeldForwarder(Outage):
+    """Brokers hang and events wait in the journal; some of it is removed; and one is too large."""
+
+    stages = (
+        {"IngestForwardLagging"}, {"IngestForwardMissedEvents", "IngestForwardDeadLetters"},
+    )  # fmt: skip
+
+    def prepare(self) -> None:
+        super().prepare()
+        schema = json.dumps({"x-ingest": {"sink": "kafka"}})
+        (self.directory / "schemas" / "sent.json").write_text(schema)
+        self._brokers = MockBrokers()
+        self.env |= {
+            "INGEST_KAFKA_BROKERS": self._brokers.addresses,
+            "INGEST_KAFKA": "message.max.bytes=3000", "INGEST_KAFKA_INFLIGHT_MAX_BYTES": "64KiB",
+            "INGEST_SEGMENT_MAX_BYTES": "64KiB", "INGEST_SEGMENT_FILL_BYTES": "0",
+            "INGEST_SEGMENT_COMPRESSION": "off", "INGEST_FORWARD_MAX_ATTEMPTS": "1",
+        }  # fmt: skip
+        self._held = False
+
+    def cause(self) -> None:
+        if self.stage:
+            self.gateway.post("/v1/events/sent", "x" * 4000)
+        elif not self._held:
+            self._held = True
+            self.gateway.post("/v1/events/sent", "the first")
+            self._brokers.hold()
+            for _ in range(20):
+                self.gateway.post("/v1/batch/sent", ["x" * 1000] * 40)
+
+    def turn(self) -> None:
+        """What the forwarder has yet to read goes; then it can go on."""
+        segments = sorted((self.directory / "data" / "journal" / "0").glob("*.ndjson*"))
+        for lost in segments[4:-1]:
+            lost.unlink()
+        self._brokers.go_on()
+
+    def calm(self) -> None:
+        self.gateway.post("/v1/events/sent", "small")
+
+    def end(self) -> None:
+        super().end()
+        self._brokers.kill()
+
+
 class DeadSink(Outage):
     """What a consumer writes to is down."""
 
@@ -529,7 +574,7 @@ class OldCertificate(Outage):
 
 OUTAGES: tuple[type[Outage], ...] = (
     Nothing, Crash, DeadWorkers, FailingHandler, BlockedHub, Overload, Crowd, WrongKeys,
-    FillingDisk, FullDisk, BrokenDisk, SlowDisk, HeldBrokers, DeadSink, LostPlace,
+    FillingDisk, FullDisk, BrokenDisk, SlowDisk, HeldBrokers, HeldForwarder, DeadSink, LostPlace,
     OldCertificate,
 )  # fmt: skip
 
