@@ -54,6 +54,9 @@ PROBE_SECONDS = 1.0
 #: How long such a question may take; what is delivered meanwhile waits for it.
 PROBE_TIMEOUT_SECONDS = 1.0
 
+#: Arguments of `produce` by their place: to name them costs a third of the call.
+ANY, NOW = -1, 0  # partition: the partitioner's choice; timestamp: librdkafka's
+
 # The thread is a native one and must wait like one.
 _start_thread = get_original("_thread", "start_new_thread")
 _new_lock = get_original("_thread", "allocate_lock")
@@ -210,7 +213,7 @@ class KafkaProducer:
         now = time.monotonic()
         report = partial(self._collected.one, waiter, size, now)
         try:
-            self._produce(topic, value, key, on_delivery=report, headers=headers)
+            self._produce(topic, value, key, ANY, report, None, NOW, headers)
         except (BufferError, self._library.KafkaException) as error:
             raise self._refusal(error, topic) from None
         self._took(1, size, now)
@@ -237,7 +240,7 @@ class KafkaProducer:
                 key, value, headers = source.message(raw)
                 size += len(value)
                 try:
-                    produce(source.topic, value, key, on_delivery=report, headers=headers)
+                    produce(source.topic, value, key, ANY, report, None, NOW, headers)
                 except (BufferError, self._library.KafkaException) as error:
                     refused[number] = self._refusal(error, source.topic)
                     size -= len(value) + MESSAGE_BYTES
