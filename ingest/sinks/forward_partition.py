@@ -120,6 +120,8 @@ class PartitionForwarder:
         self._window = Window(start)
         self._saved = start
         self._save_at = 0.0
+        #: since when the journal cannot be read, in seconds since 1970
+        self._blind_since: float | None = None
         #: set by reports
         self._moved = Event()
         #: the first record that was not delivered, until it is
@@ -149,9 +151,11 @@ class PartitionForwarder:
 
     @property
     def lag_seconds(self) -> float:
-        """Age of the oldest event that is not delivered, as far as it was read."""
+        """Age of the oldest event that is not delivered, as far as it was read; where it cannot
+        be read, how long that has been so."""
         oldest = self._window.oldest or self._failed
-        return 0.0 if oldest is None else max(0.0, time() - stored_at(oldest))
+        since = self._blind_since if oldest is None else stored_at(oldest)
+        return 0.0 if since is None else max(0.0, time() - since)
 
     # -- the greenlet ------------------------------------------------------------------------
 
@@ -164,6 +168,8 @@ class PartitionForwarder:
                 break
             except Exception:  # the disk, or a fault of ours: nothing is passed over
                 self._checkpoint_failures.value += 1
+                if self._blind_since is None:
+                    self._blind_since = time()
                 log.exception("forwarder.look_failed", partition=self.partition)
                 self._reader.rewind(self._window.end)
                 self._stopping.wait(FAILED_SECONDS)
@@ -193,6 +199,7 @@ class PartitionForwarder:
             return
         position = window.end
         read = self._shared.threads.run(self._reader.read, end, self._single)
+        self._blind_since = None
         self._tell(read)
         self._send(read)
         if read.next_offset == position:

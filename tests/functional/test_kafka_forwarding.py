@@ -219,3 +219,25 @@ def test_partitions_of_workers_that_are_gone_are_forwarded_by_those_there_are(
         until(lambda: forwarded(alone) and forwarded(alone, 1))
         found = consume(brokers.addresses, "gone.keyed", 1000)
         assert {message.id for message in found} == set(ids)
+
+
+@pytest.mark.usefixtures("make")
+def test_a_journal_that_cannot_be_read_is_behind_too(brokers: MockBrokers, tmp_path: Path) -> None:
+    gateway = Gateway(
+        tmp_path / "data", "--kafka-brokers", brokers.addresses, "--kafka-topic", "blind.{type}",
+        cwd=tmp_path,
+    ).start()  # fmt: skip
+    try:
+        ids = send(gateway, "keyed", range(10))
+        until(lambda: forwarded(gateway))
+        partition = tmp_path / "data" / "journal" / "0"
+        aside = partition.rename(tmp_path / "aside")
+        ids += send(gateway, "keyed", range(10, 20))
+        until(lambda: gateway.metric(LAG % ("seconds", 0)) > 0.2)
+        assert gateway.metric('ingest_forward_checkpoint_failures_total{partition="0"}') >= 1
+        aside.rename(partition)
+        until(lambda: forwarded(gateway))
+        assert gateway.metric(LAG % ("seconds", 0)) == 0
+        assert {m.id for m in consume(brokers.addresses, "blind.keyed", 20)} == set(ids)
+    finally:
+        gateway.stop()
