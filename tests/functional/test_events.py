@@ -1,6 +1,7 @@
 """POST one event: what is answered and what is stored, over a real socket."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -205,3 +206,25 @@ def test_a_stored_event_says_where_its_schema_is_to_be_had(
     assert listed["metrics"]["dataschema"] == found
     schema = gateway.request("GET", found.removeprefix("https://ingest.example.com/a"))
     assert schema.json()["properties"]["metrics"]
+
+
+def test_the_schema_of_an_old_event_is_there_as_long_as_its_file_is(
+    new_gateway,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "schemas" / "thing"
+    folder.mkdir(parents=True)
+    (folder / "1.json").write_text('{"type": "object", "title": "first"}')
+    folders = ("--schemas", str(tmp_path / "schemas"), "--handlers", str(tmp_path / "none"))
+    gateway = new_gateway(*folders)
+    assert gateway.post("/v1/events/thing", {}).status == 202
+    gateway.stop()
+    (folder / "2.json").write_text('{"type": "object", "title": "second"}')
+    gateway.start()
+    assert gateway.post("/v1/events/thing", {}).status == 202
+    old, new = (record["dataschema"] for record in gateway.journal())
+    answers = [gateway.request("GET", where) for where in (old, new, "/v1/schemas/thing")]
+    assert [answer.json()["title"] for answer in answers] == ["first", "second", "second"]
+    assert len({answer.headers["etag"] for answer in answers}) == 2
+    (listed,) = gateway.request("GET", "/v1/schemas").json()["types"]
+    assert listed["versions"] == ["1", "2"]
