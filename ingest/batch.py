@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ingest.codec import DecodeError, dumps
 from ingest.errors import IngestError
+from ingest.journal.record import IdRun
 
 if TYPE_CHECKING:
     from ingest.routes import Target
@@ -72,17 +73,21 @@ class Batch:
         size: how many events the request holds.
 
     Attributes:
-        ids: the id of each event by position, None for those that did not get in.
+        size: how many events the request holds.
     """
 
     __slots__ = (
-        "_errors_max", "faults", "faults_total", "ids", "malformed_count", "not_stored_count",
-        "rejected_count", "too_large_count", "violation_count",
+        "_errors_max", "_ids", "_runs", "_runs_end", "faults", "faults_total", "malformed_count",
+        "not_stored_count", "rejected_count", "size", "too_large_count", "violation_count",
     )  # fmt: skip
 
     def __init__(self, errors_max: int, size: int) -> None:
         self._errors_max = errors_max
-        self.ids: list[bytes | None] = [None] * size
+        self.size = size
+        self._ids: list[bytes | None] = []
+        #: ids of the first events, up to a position; they are not in `_ids` then
+        self._runs: list[IdRun] = []
+        self._runs_end = 0
         self.faults: list[Fault] = []
         self.faults_total = 0
         self.malformed_count = 0
@@ -90,6 +95,26 @@ class Batch:
         self.rejected_count = 0
         self.too_large_count = 0
         self.not_stored_count = 0
+
+    @property
+    def ids(self) -> list[bytes | None]:
+        """The id of each event by position, None for those that did not get in."""
+        ids = self._ids
+        if not ids:
+            for start, ends in self._runs:
+                ids += [start + end for end in ends]
+            ids += [None] * (self.size - len(ids))
+            self._runs.clear()
+        return ids
+
+    def stored_as(self, index: int, ids: IdRun) -> None:
+        """The events from a position on got in, under these ids."""
+        if not self._ids and index == self._runs_end:
+            self._runs.append(ids)
+            self._runs_end += len(ids[1])
+        else:
+            start, ends = ids
+            self.ids[index : index + len(ends)] = [start + end for end in ends]
 
     @property
     def rejected(self) -> int:
@@ -177,14 +202,17 @@ class Batch:
             duplicates: how many of the accepted ones came before.
         """
         rejected = self.rejected
-        parts = [b'{"accepted":%d,"rejected":%d' % (len(self.ids) - rejected, rejected)]
+        parts = [b'{"accepted":%d,"rejected":%d' % (self.size - rejected, rejected)]
         if duplicates:
             parts.append(b',"duplicates":%d' % duplicates)
         if list_ids:
             parts.append(b',"ids":[')
             if rejected:
                 parts.append(b",".join(b'"%s"' % i if i is not None else b"null" for i in self.ids))
-            elif self.ids:
+            elif self._runs and self._runs_end == self.size:
+                texts = (start + (b'","' + start).join(ends) for start, ends in self._runs)
+                parts += (b'"', b'","'.join(texts), b'"')
+            elif self.size:
                 parts += (b'"', b'","'.join(self.ids), b'"')  # type: ignore[arg-type]
             parts.append(b"]")
         if rejected:

@@ -250,7 +250,7 @@ class Pipeline:
 
     def _answer_batch(self, exchange: Exchange, batch: Batch) -> None:
         plan = exchange.plan
-        plan.target.accepted.value += len(batch.ids) - batch.rejected
+        plan.target.accepted.value += batch.size - batch.rejected
         status = 207 if batch.rejected else 202
         self._responder.send(exchange, status, batch.answer(plan.list_ids))
 

@@ -225,8 +225,8 @@ class Batches:
         Args:
             text: all of them joined.
         """
-        ids = self._ids.take(len(raws))
-        batch.ids[start : start + len(raws)] = ids
+        ids = self._ids.run(len(raws))
+        batch.stored_as(start, ids)
         if 13 in text or 10 in text:
             raws = [one_line(raw) for raw in raws]
         return lines_of(ids, self._middle(exchange, exchange.plan.target), raws)

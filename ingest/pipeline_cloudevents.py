@@ -227,7 +227,7 @@ class CloudEvents:
             lines = self._lines(held, raws, values)
             if held.error is not None:  # what came first failed while the others were looked at
                 raise held.error
-            if batch.rejected and (plan.atomic or batch.rejected == len(batch.ids)):
+            if batch.rejected and (plan.atomic or batch.rejected == batch.size):
                 self._refusing.batch(exchange, batch)
                 return
             if lines:

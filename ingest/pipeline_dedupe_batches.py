@@ -70,7 +70,7 @@ class EventBatches(Batches):
             if held.error is not None:  # what it refers to failed while it was looked at
                 raise held.error
             batch.count(target)
-            if batch.rejected and (plan.atomic or batch.rejected == len(batch.ids)):
+            if batch.rejected and (plan.atomic or batch.rejected == batch.size):
                 self._refusing.batch(exchange, batch)
                 return
             if lines:
@@ -87,7 +87,7 @@ class EventBatches(Batches):
             self._refusing.refuse(exchange, held.error)
             return
         target = exchange.plan.target
-        accepted = len(batch.ids) - batch.rejected
+        accepted = batch.size - batch.rejected
         target.accepted.value += accepted - held.duplicates
         target.dedupe.hits.value += held.duplicates
         self._responder.send(

@@ -95,7 +95,7 @@ class Request(Held):
     def member(self, batch: Batch, list_ids: bool, whole_max_bytes: int) -> bytes:
         """Take what became of the events; returns what the first line needs."""
         claim = self._claim
-        self.accepted = len(batch.ids) - batch.rejected
+        self.accepted = batch.size - batch.rejected
         self.status = 207 if batch.rejected else 202
         self.answer = batch.answer(list_ids)
         if len(self.answer) <= whole_max_bytes:

@@ -133,10 +133,10 @@ class Refusing:
 
     def batch(self, exchange: Exchange, batch: Batch) -> None:
         """None of the batch is stored: none was good, or it is atomic and one was not."""
-        detail = f"{batch.rejected} of {len(batch.ids)} events are at fault; none was stored."
+        detail = f"{batch.rejected} of {batch.size} events are at fault; none was stored."
         members = {
             "accepted": 0,
-            "rejected": len(batch.ids),
+            "rejected": batch.size,
             **fault_members(batch.faults, batch.faults_total),
         }
         self.refuse(exchange, IngestError("schema_violation", detail, extensions=members))

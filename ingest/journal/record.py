@@ -46,6 +46,11 @@ _DATA64_KEY = b',"data_base64":"'
 _LOW_BITS = 12
 _LOW_DIGITS = tuple(b"%03x" % low for low in range(1 << _LOW_BITS))
 _HIGH_MAX = 1 << 36
+#: Ids that `IdSource.run` makes at a time.
+RUN_MAX = 1 << _LOW_BITS
+
+#: What some ids start with, and how each ends. Many of a batch are so never made one by one.
+IdRun = tuple[bytes, Sequence[bytes]]
 
 
 @lru_cache(maxsize=1024)
@@ -86,13 +91,12 @@ def middle(
     ).encode()
 
 
-def lines_of(ids: list[bytes], between: bytes, raws: Sequence[bytes]) -> bytes:
+def lines_of(ids: IdRun, between: bytes, raws: Sequence[bytes]) -> bytes:
     """The lines of many events that share what stands between id and data."""
-    count = len(ids)
-    parts = [LINE_END + LINE_START] * (4 * count)
-    parts[0] = LINE_START
-    parts[1::4] = ids
-    parts[2::4] = [between] * count
+    start, ends = ids
+    parts = [LINE_END + LINE_START + start, b"", between, b""] * len(ends)
+    parts[0] = LINE_START + start
+    parts[1::4] = ends
     parts[3::4] = raws
     return b"".join(parts) + LINE_END
 
@@ -186,6 +190,21 @@ class IdSource:
             low = 0
         self._low = low + 1
         return self._prefix + _LOW_DIGITS[low]
+
+    def run(self, count: int) -> IdRun:
+        """So many new ids of the same millisecond, at most `RUN_MAX`.
+
+        They have a start in common; where the last run left too few ends of it, those are left out.
+        """
+        now = self._clock()
+        if now >= self._tick_at and int(now * 1000) > self.ms:
+            self._new_millisecond(int(now * 1000))
+        if self._low + count > RUN_MAX:
+            self._low = 0
+            self._carry()
+        low = self._low
+        self._low = low + count
+        return self._prefix, _LOW_DIGITS[low : low + count]
 
     def take(self, count: int) -> list[bytes]:
         """So many new ids, as from `next`, all of the same millisecond."""

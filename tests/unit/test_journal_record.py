@@ -180,10 +180,45 @@ def test_ids_taken_together_share_a_millisecond_even_where_the_counter_ends() ->
     assert {event_id[:13] for event_id in taken} == {taken[0][:13]}
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 4096), st.booleans()), min_size=1, max_size=9),
+    st.integers(0, (1 << 61) - 1),
+)
+def test_runs_of_ids_grow_among_themselves_and_with_ids_made_one_by_one(
+    counts: list[tuple[int, bool]], bits: int
+) -> None:
+    source, clock = ids_at(1_795_000_000.0, bits)
+    made = []
+    for count, later in counts:
+        start, ends = source.run(count)
+        assert len(ends) == count
+        made += [start + end for end in ends]
+        made.append(source.next())
+        clock.seconds += later
+    assert all(UUID7.fullmatch(one) for one in made)
+    assert made == sorted(set(made))
+
+
+def test_a_run_of_ids_is_of_one_millisecond_even_where_the_counter_ends() -> None:
+    source, clock = ids_at(1_795_000_000.0, (1 << 61) - 1)
+    source._high = (1 << 36) - 1
+    source._prefix = source._fixed + b"%09x" % source._high
+    before, ms = source.next(), source.ms
+    start, ends = source.run(4096)
+    assert (source.ms, start[:13], len(ends)) == (
+        ms + 1,
+        b"%08x-%04x" % divmod(ms + 1, 65536),
+        4096,
+    )
+    assert before < start + ends[0]
+    clock.seconds += 1
+    assert source.run(1)[0][:13] == b"%08x-%04x" % divmod(1_795_000_001_000, 65536)
+
+
 def test_lines_made_together_are_those_made_one_by_one() -> None:
     between = middle("/s", "a", time_text(0), "/v1/schemas/a?version=1")
-    ids, raws = [b"1", b"2", b"3"], [b"{}", b"[1]", b'"x"']
+    ids, raws = (b"7", [b"1", b"2", b"3"]), [b"{}", b"[1]", b'"x"']
     assert lines_of(ids, between, raws) == b"".join(
-        LINE_START + event_id + between + raw + LINE_END
-        for event_id, raw in zip(ids, raws, strict=True)
+        LINE_START + b"7" + end + between + raw + LINE_END
+        for end, raw in zip(ids[1], raws, strict=True)
     )
