@@ -42,8 +42,15 @@ ANSWERS: Mapping[str, str] = {
 }
 
 
+#: In TLS 1.3 the client's handshake is over when a server refuses its certificate (RFC 8446,
+#: section 2), so to librdkafka this is a connection that broke, for a reason that OpenSSL gives.
+_REFUSED_LATE = "SSL alert number"
+
+
 def is_unauthorized(error: Any) -> bool:
     """Whether the brokers do not accept this service's credentials, or it not theirs."""
+    if error.name() == "_TRANSPORT":
+        return _REFUSED_LATE in error.str()
     return ANSWERS.get(error.name()) == "sink_unauthorized"
 
 

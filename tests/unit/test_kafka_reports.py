@@ -93,14 +93,15 @@ def test_of_messages_that_are_alike_none_counts_as_delivered_when_one_failed() -
 class Fault:
     """An error of librdkafka."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, words: str = "librdkafka's words") -> None:
         self._name = name
+        self._words = words
 
     def name(self) -> str:
         return self._name
 
     def str(self) -> str:
-        return "librdkafka's words"
+        return self._words
 
 
 def test_every_error_of_librdkafka_has_an_answer_of_the_catalogue() -> None:
@@ -121,6 +122,8 @@ def test_a_message_that_timed_out_under_wrong_credentials_is_unauthorized() -> N
     late = Fault("_MSG_TIMED_OUT")
     assert failure_of(late, Fault("_TRANSPORT")).code == "sink_unavailable"
     assert failure_of(late, Fault("_AUTHENTICATION")).code == "sink_unauthorized"
+    alert = "Receive failed: error:0A000412: ssl/tls alert bad certificate: SSL alert number 42"
+    assert failure_of(late, Fault("_TRANSPORT", alert)).code == "sink_unauthorized"
     assert failure_of(Fault("UNKNOWN_TOPIC_OR_PART"), Fault("_AUTHENTICATION")).code == (
         "unknown_topic"
     )
