@@ -47,7 +47,9 @@ def main() -> int:
         mine = files[number :: options.jobs]
         # The first one's dots are seen as they come, the others' output when they have ended.
         output = tempfile.TemporaryFile() if number else None  # noqa: SIM115
-        command = [sys.executable, "-m", "pytest", *options.rest, *mine]
+        # Each remembers what failed in a place of its own, for `--last-failed`.
+        cache = ["-o", f"cache_dir=.pytest_cache/{number + 1}-of-{options.jobs}"]
+        command = [sys.executable, "-m", "pytest", *cache, *options.rest, *mine]
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         running.append((process, output))
     codes = []
@@ -57,9 +59,13 @@ def main() -> int:
             output.seek(0)
             sys.stdout.buffer.write(output.read())
         print(f"== part {number} of {options.jobs}, exit code {code}", flush=True)
-        codes.append(0 if code == NOTHING_TO_RUN and options.rest else code)
+        codes.append(code)
     print(f"== {len(files)} files in {time.monotonic() - started:.0f} s", flush=True)
-    return max(codes)
+    chosen = bool(options.rest) or "--last-failed" in os.environ.get("PYTEST_ADDOPTS", "")
+    if chosen and set(codes) != {NOTHING_TO_RUN}:
+        codes = [0 if code == NOTHING_TO_RUN else code for code in codes]
+    # A process that a signal ended has a code below 0.
+    return max(map(abs, codes))
 
 
 if __name__ == "__main__":
