@@ -22,9 +22,8 @@ import orjson
 
 from ingest.dedupe import resolve, resolver
 from ingest.journal.record import LINE_START
+from ingest.sinks.kafka_reports import Headers, Message
 from ingest.sinks.routing import SUBJECT
-
-Headers = list[tuple[str, bytes]]
 
 STRUCTURED_HEADERS: Headers = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
 _DATA = b',"data":'
@@ -34,10 +33,6 @@ _ID_END = _ID_START + 36
 _LEAD_START = b'","'
 #: So many leads are known; most often one or two are used.
 _LEADS_MAX = 64
-
-
-#: Key, value and headers; the topic is its type's.
-Message = tuple["bytes | None", bytes, Headers]
 
 
 class Messages:

@@ -22,7 +22,7 @@ Source: librdkafka's INTRODUCTION.md (idempotent producer, fatal errors).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,16 @@ from ingest.errors import IngestError
 from ingest.logs import get_logger
 from ingest.metrics import Metrics
 from ingest.sinks.kafka_errors import failure_of
-from ingest.sinks.kafka_reports import Collected, Ended, Headers, Made, Many, Report, Reports
+from ingest.sinks.kafka_reports import (
+    Collected,
+    Ended,
+    Headers,
+    Made,
+    Many,
+    Message,
+    Report,
+    Reports,
+)
 from ingest.sinks.kafka_settings import KafkaSettings, KafkaUnusable, library_or_refuse
 from ingest.sinks.kafka_troubles import Troubles
 
@@ -211,12 +220,47 @@ class KafkaProducer:
         """
         size = len(value) + MESSAGE_BYTES
         now = time.monotonic()
-        report = partial(self._collected.one, waiter, size, now)
+        report = partial(self._collected.one, (waiter, size, 1, now, None))
+        self._take(1, now)
         try:
             self._produce(topic, value, key, ANY, report, None, NOW, headers)
         except (BufferError, self._library.KafkaException) as error:
+            self.outstanding_messages -= 1
             raise self._refusal(error, topic) from None
-        self._took(1, size, now)
+        self.outstanding_bytes += size
+
+    def send_each(
+        self, topic: str, messages: Iterable[Message], waiters: Sequence[Any]
+    ) -> list[tuple[Any, IngestError]]:
+        """Take as many messages as waiters that `judge` let pass together. Hub only.
+
+        Args:
+            messages: key, value and headers of each; of more than there are waiters none is made.
+
+        Returns:
+            those that were not taken, and why.
+        """
+        now = time.monotonic()
+        produce, one = self._produce, self._collected.one
+        refused: list[tuple[Any, IngestError]] = []
+        sum_size = sent = 0
+        self._take(len(waiters), now)
+        try:
+            # The waiters first: no message is made for which there is none.
+            for waiter, (key, value, headers) in zip(waiters, messages, strict=False):
+                size = len(value) + MESSAGE_BYTES
+                report = partial(one, (waiter, size, 1, now, None))
+                try:
+                    produce(topic, value, key, ANY, report, None, NOW, headers)
+                except (BufferError, self._library.KafkaException) as error:
+                    refused.append((waiter, self._refusal(error, topic)))
+                else:
+                    sent += 1
+                    sum_size += size
+        finally:
+            self.outstanding_bytes += sum_size
+            self.outstanding_messages -= len(waiters) - sent
+        return refused
 
     def send_many(self, made: Sequence[Made], waiter: Any, yield_turn: Callable[[], None]) -> None:
         """Take many messages that `judge` let pass, for one waiter. Hub only.
@@ -234,7 +278,8 @@ class KafkaProducer:
             if start:
                 yield_turn()
             some = made[start : start + YIELD_MESSAGES]
-            count, size = len(some) + len(refused), MESSAGE_BYTES * len(some)
+            before, size = len(refused), MESSAGE_BYTES * len(some)
+            self._take(len(some), many.started)
             produce = self._produce
             for number, (source, raw) in enumerate(some, start):
                 key, value, headers = source.message(raw)
@@ -245,14 +290,16 @@ class KafkaProducer:
                     refused[number] = self._refusal(error, source.topic)
                     size -= len(value) + MESSAGE_BYTES
             many.size += size
-            self._took(count - len(refused), size, many.started)
+            self.outstanding_bytes += size
+            self.outstanding_messages -= len(refused) - before
         if many.sent():
             self._hand_on([(many, many.size, many.expected, many.started, None)])
 
-    def _took(self, count: int, size: int, now: float) -> None:
+    def _take(self, count: int, now: float) -> None:
+        """Count messages before librdkafka has them: the thread may make a producer anew while
+        there are none, and those in the old one would be lost without a report."""
         if not self.outstanding_messages:
             self._progress_at = now
-        self.outstanding_bytes += size
         self.outstanding_messages += count
 
     def _refusal(self, error: Any, topic: str) -> IngestError:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from ingest.errors import IngestError
 
 Headers = list[tuple[str, bytes]]
+#: Key, value and headers.
+Message = tuple["bytes | None", bytes, Headers]
 #: Waiters, each with what befell its message: None, or librdkafka's error; of a waiter for many
 #: messages the errors by number, librdkafka's or ours.
 Reports = list[tuple[Any, Any]]
@@ -28,7 +30,7 @@ class Source(Protocol):
     """
 
     topic: str
-    message: Callable[[bytes], tuple[bytes | None, bytes, Headers]]
+    message: Callable[[bytes], Message]
 
 
 #: What makes a message, and what it is made of.
@@ -56,13 +58,16 @@ class Collected:
         self.reports: list[Report] = []
         self.room = 0
 
-    def one(self, waiter: Any, size: int, started: float, error: Any, message: Any) -> None:
+    def one(self, report: Report, error: Any, message: Any) -> None:
         """The report of a message with a waiter of its own; called from within `poll`.
+
+        Args:
+            report: what it is if nothing befell the message.
 
         Raises:
             Ended
         """
-        self.reports.append((waiter, size, 1, started, error))
+        self.reports.append(report if error is None else (*report[:4], error))
         self.room -= 1
         if self.room <= 0:
             raise Ended

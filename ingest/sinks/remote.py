@@ -107,11 +107,16 @@ class TypeSink:
         producer, message, topic = self._remote.producer, self.message, self.topic
         size = len(lines) + MESSAGE_BYTES * len(exchanges)
         producer.judge(size)
+        messages = map(message, lines.split(b"\n"))
+        if producer.fits(size):
+            refused = producer.send_each(topic, messages, exchanges)
+            for exchange, error in refused:
+                self._remote.answers.committed([exchange], error)
+            return
         # What does not go together goes one by one, as far as it goes.
-        send = producer.send if producer.fits(size) else producer.produce
-        for line, exchange in zip(lines.split(b"\n"), exchanges, strict=False):
+        for exchange, made in zip(exchanges, messages, strict=False):
             try:
-                send(topic, *message(line), exchange)
+                producer.produce(topic, *made, exchange)
             except IngestError as error:
                 self._remote.answers.committed([exchange], error)
 

@@ -44,9 +44,9 @@ def many(*raws: bytes) -> tuple[Many, Collected]:
 def test_a_call_of_poll_ends_when_it_has_brought_as_much_as_it_may() -> None:
     collected = Collected()
     collected.room = 2
-    collected.one("a", 10, 0.0, None, None)
+    collected.one(("a", 10, 1, 0.0, None), None, None)
     with pytest.raises(Ended):
-        collected.one("b", 20, 0.0, "error", None)
+        collected.one(("b", 20, 1, 0.0, None), "error", None)
     assert [report[0] for report in collected.take()] == ["a", "b"]
     assert collected.take() == []
 
