@@ -62,12 +62,12 @@ class Calls:
             self.longest, self.longest_cpu = took, took_cpu
 
     def collecting(self) -> Callable[[str, dict[str, int]], None]:
-        """For `gc.callbacks`: counts collections on the event loop."""
+        """For `gc.callbacks`: counts collections on the event loop from the first message on."""
         started = started_cpu = 0.0
 
         def collecting(phase: str, _: dict[str, int]) -> None:
             nonlocal started, started_cpu
-            if THREAD() != HUB:
+            if THREAD() != HUB or not CALLS["produce"].count:
                 return
             if phase == "start":
                 started, started_cpu = time.perf_counter(), time.thread_time()
